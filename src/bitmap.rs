@@ -1,0 +1,573 @@
+//! [`DirtyBitmap`]: the heart. Bits by index, atomic, hierarchical.
+//!
+//! # Layout
+//!
+//! The storage is a slice of words. The leaves come first, one bit an index, so that they are a
+//! plain little-endian bitmap that KVM, a vhost-user peer or a file can share as it is. After them
+//! comes the summary: one bit for each cache line of leaves, [`LINE_BITS`] of them. With 4 KiB
+//! pages a 2 MiB block is thus one cache line and one summary bit, and a drain looks only at the
+//! lines that the summary names: its cost follows what changed, not what exists.
+//!
+//! # Why nothing is lost
+//!
+//! *mark*: `fetch_or` on the leaf, always; then a load of the summary bit; then a `fetch_or` on it
+//! if it was clear. *drain*: swap the summary word first, then look at and swap each leaf of its
+//! lines. All of them are `SeqCst`, so there is one order of them that every thread agrees on:
+//!
+//! - The marker loads the summary bit *before* the drainer's swap in that order: its leaf bit is
+//!   older still, so the drainer's look, which comes after its swap, sees it.
+//! - The marker loads *after* the swap: it finds the bit clear, or set by another marker that also
+//!   came after the swap; either way the bit is set when the mark returns, and the next drain
+//!   follows it.
+//!
+//! With acquire and release alone both sides could read the old value (store buffering), and a
+//! finished mark would be invisible. `SeqCst` costs nothing here on x86, and on Arm an ordered
+//! load in place of a plain one.
+//!
+//! Two shortcuts look right, and lose:
+//!
+//! - *Skip the leaf's `fetch_or` when its bit is already set.* A store to the page, then a look at
+//!   a bit that the drainer is just about to clear: the drainer copies the page before the store
+//!   arrives, and the mark that would have told of it was skipped. The read-modify-write is what
+//!   orders the store before the drain.
+//! - *Touch the summary only when the leaf word was zero.* The first marker is preempted between
+//!   leaf and summary; a second marker sees a leaf that is not zero, skips the summary and returns:
+//!   its finished mark is invisible to the next drain.
+
+mod drain;
+mod runs;
+
+use core::fmt;
+use core::ops::Range;
+
+pub(crate) use drain::{DrainRuns, DrainWords};
+pub use runs::Run;
+pub(crate) use runs::Runs;
+
+use crate::sync::{AtomicUsize, Ordering::SeqCst};
+
+pub(crate) const WORD_BITS: usize = usize::BITS as usize;
+
+/// Bits under one summary bit: a cache line of 64 bytes, the common size on x86 and Arm.
+pub const LINE_BITS: usize = 512;
+const LINE_WORDS: usize = LINE_BITS / WORD_BITS;
+
+const fn leaf_words(bits: usize) -> usize {
+    bits.div_ceil(WORD_BITS)
+}
+
+/// Words of storage that a [`DirtyBitmap`] of `bits` bits takes, leaves and summary together.
+///
+/// ```
+/// // 1 GiB in pages of 4 KiB: 32 KiB of leaves and 64 bytes of summary.
+/// # #[cfg(target_pointer_width = "64")]
+/// assert_eq!(pugmark::words_for(262_144) * 8, 32 * 1024 + 64);
+/// ```
+pub const fn words_for(bits: usize) -> usize {
+    leaf_words(bits) + bits.div_ceil(LINE_BITS).div_ceil(WORD_BITS)
+}
+
+/// An index that the bitmap does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct OutOfRange {
+    /// The index asked for; of a range, its last.
+    pub index: usize,
+    /// Bits in the bitmap.
+    pub len: usize,
+}
+
+impl fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, len } = self;
+        write!(f, "index {index} is out of range of a bitmap of {len} bits")
+    }
+}
+
+impl core::error::Error for OutOfRange {}
+
+/// Storage with fewer words than [`words_for`] asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct StorageTooSmall {
+    /// Words needed.
+    pub needed: usize,
+    /// Words given.
+    pub given: usize,
+}
+
+impl fmt::Display for StorageTooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, given } = self;
+        write!(
+            f,
+            "the bitmap needs {needed} words of storage and got {given}"
+        )
+    }
+}
+
+impl core::error::Error for StorageTooSmall {}
+
+/// Two bitmaps whose lengths do not fit each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct LengthMismatch {
+    /// Bits in the bitmap that is read.
+    pub from: usize,
+    /// Bits in the bitmap that is written.
+    pub into: usize,
+    /// Bits of the second for each bit of the first; 1 where they should be equal.
+    pub ratio: usize,
+}
+
+impl fmt::Display for LengthMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, into, ratio } = self;
+        write!(
+            f,
+            "a bitmap of {from} bits does not fit one of {into} bits at 1:{ratio}"
+        )
+    }
+}
+
+impl core::error::Error for LengthMismatch {}
+
+/// An atomic bitmap that finds its set bits without looking at the clear ones.
+///
+/// `S` is the storage, anything that is `AsRef<[AtomicUsize]>`: an array in a `static`, a borrowed
+/// slice, a box. See the [module](self) for the layout and the ordering.
+///
+/// **The promise**: a mark that returned before a drain began is in that drain, and each mark is
+/// delivered to exactly one drainer. Drains that overlap in time share the work: the promise is
+/// then on all of them together.
+///
+/// ```
+/// use pugmark::{AtomicUsize, DirtyBitmap, words_for};
+///
+/// static DIRTY: DirtyBitmap<[AtomicUsize; words_for(1000)]> = DirtyBitmap::new(1000);
+///
+/// DIRTY.mark(7)?;
+/// DIRTY.mark_range(62..66)?;
+///
+/// let mut runs = Vec::new();
+/// DIRTY.drain_runs(|run| runs.push((run.start, run.len)));
+/// assert_eq!(runs, [(7, 1), (62, 4)]);
+/// assert!(DIRTY.is_clean());
+/// # Ok::<(), pugmark::OutOfRange>(())
+/// ```
+pub struct DirtyBitmap<S> {
+    words: S,
+    bits: usize,
+}
+
+#[cfg(not(loom))]
+impl<const WORDS: usize> DirtyBitmap<[AtomicUsize; WORDS]> {
+    /// A clean bitmap of `bits` bits, for a `static` or the stack.
+    ///
+    /// # Panics
+    ///
+    /// Where `WORDS` is less than [`words_for(bits)`](words_for). In a `static` or a `const` the
+    /// panic is at compile time:
+    ///
+    /// ```compile_fail
+    /// # use pugmark::{AtomicUsize, DirtyBitmap};
+    /// static DIRTY: DirtyBitmap<[AtomicUsize; 2]> = DirtyBitmap::new(1000);
+    /// ```
+    ///
+    /// ```
+    /// # use pugmark::{AtomicUsize, DirtyBitmap};
+    /// static DIRTY: DirtyBitmap<[AtomicUsize; 33]> = DirtyBitmap::new(1000);
+    /// ```
+    pub const fn new(bits: usize) -> Self {
+        assert!(
+            WORDS >= words_for(bits),
+            "the bitmap needs words_for(bits) words of storage"
+        );
+        Self {
+            words: [const { AtomicUsize::new(0) }; WORDS],
+            bits,
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl DirtyBitmap<alloc::boxed::Box<[AtomicUsize]>> {
+    /// A clean bitmap of `bits` bits on the heap.
+    pub fn boxed(bits: usize) -> Self {
+        Self {
+            words: (0..words_for(bits)).map(|_| AtomicUsize::new(0)).collect(),
+            bits,
+        }
+    }
+}
+
+impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
+    /// A bitmap of `bits` bits over `storage`, which keeps the leaves that are already set.
+    ///
+    /// The summary is made from the leaves, so that memory which another process or an earlier
+    /// boot stage filled is a good start.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageTooSmall`] where it has fewer words than [`words_for(bits)`](words_for).
+    pub fn with_storage(storage: S, bits: usize) -> Result<Self, StorageTooSmall> {
+        let needed = words_for(bits);
+        let given = storage.as_ref().len();
+        if given < needed {
+            return Err(StorageTooSmall { needed, given });
+        }
+        let bitmap = Self {
+            words: storage,
+            bits,
+        };
+        bitmap.view().rebuild_summary();
+        Ok(bitmap)
+    }
+
+    /// Bits in the bitmap, marked or not.
+    pub const fn len(&self) -> usize {
+        self.bits
+    }
+
+    /// Whether the bitmap has no bits at all. For "none is marked" see
+    /// [`is_clean`](Self::is_clean).
+    pub const fn is_empty(&self) -> bool {
+        self.bits == 0
+    }
+
+    /// Marks one bit; `true` if it was clear.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]; nothing is marked then.
+    #[inline]
+    pub fn mark(&self, bit: usize) -> Result<bool, OutOfRange> {
+        self.view().mark(bit)
+    }
+
+    /// Marks each bit of `bits`, with one read-modify-write a word. An empty range marks nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`] where the range goes past the end; nothing is marked then.
+    #[inline]
+    pub fn mark_range(&self, bits: Range<usize>) -> Result<(), OutOfRange> {
+        self.view().mark_range(bits)
+    }
+
+    /// Whether `bit` is marked, now.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`].
+    pub fn is_marked(&self, bit: usize) -> Result<bool, OutOfRange> {
+        self.view().is_marked(bit)
+    }
+
+    /// How many bits are marked. Marks and drains that run meanwhile may or may not be counted.
+    pub fn count(&self) -> usize {
+        let ones = |(_, bits): (usize, usize)| bits.count_ones() as usize;
+        self.view().marked_words().map(ones).sum()
+    }
+
+    /// Whether no bit is marked, now.
+    pub fn is_clean(&self) -> bool {
+        self.view().marked_words().next().is_none()
+    }
+
+    /// Clears the bitmap, and reports each maximal run of marked bits, lowest first.
+    ///
+    /// The form to choose where bits cluster; for scattered ones
+    /// [`drain_bits`](Self::drain_bits) is cheaper. If `sink` unwinds, its run and all after it
+    /// stay marked.
+    pub fn drain_runs(&self, mut sink: impl FnMut(Run)) {
+        let mut accept = |run| {
+            sink(run);
+            Ok::<(), core::convert::Infallible>(())
+        };
+        let Ok(()) = self.try_drain_runs(&mut accept);
+    }
+
+    /// As [`drain_runs`](Self::drain_runs), for a sink that can fail.
+    ///
+    /// # Errors
+    ///
+    /// The sink's own. The run that it refused and all after it stay marked.
+    pub fn try_drain_runs<E>(&self, mut sink: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+        let view = self.view();
+        for run in DrainRuns::new(view) {
+            let refused = drain::PutBack { view, run };
+            sink(run)?;
+            core::mem::forget(refused);
+        }
+        Ok(())
+    }
+
+    /// Clears the bitmap, and reports each marked bit, lowest first.
+    ///
+    /// If `sink` unwinds, the bit it was given and all after it stay marked.
+    pub fn drain_bits(&self, mut sink: impl FnMut(usize)) {
+        self.drain_words(|word, mut bits| {
+            while bits != 0 {
+                sink(word * WORD_BITS + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        });
+    }
+
+    /// Clears the bitmap, and reports each leaf word that has marked bits: its index and the bits.
+    ///
+    /// What both other drains stand on. If `sink` unwinds, the whole word and all after it stay
+    /// marked.
+    pub fn drain_words(&self, mut sink: impl FnMut(usize, usize)) {
+        let view = self.view();
+        for (word, bits) in DrainWords::new(view) {
+            let refused = drain::PutBackWord { view, word, bits };
+            sink(word, bits);
+            core::mem::forget(refused);
+        }
+    }
+
+    /// Clears the bitmap, and reports nothing.
+    pub fn clear(&self) {
+        DrainWords::new(self.view()).for_each(drop);
+    }
+
+    /// Marks here every bit that is marked in `other`, which keeps them.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthMismatch`] where the two are not of one length; nothing is marked then.
+    pub fn merge_from<T: AsRef<[AtomicUsize]>>(
+        &self,
+        other: &DirtyBitmap<T>,
+    ) -> Result<(), LengthMismatch> {
+        if self.bits != other.bits {
+            return Err(LengthMismatch {
+                from: other.bits,
+                into: self.bits,
+                ratio: 1,
+            });
+        }
+        let view = self.view();
+        for (word, bits) in other.view().marked_words() {
+            view.mark_word(word, bits);
+        }
+        Ok(())
+    }
+
+    /// Marks in `finer` all the `ratio` bits that each marked bit here stands for. Bits here stay.
+    ///
+    /// The last bit here may stand for fewer, where the finer length is no multiple.
+    ///
+    /// # Errors
+    ///
+    /// [`LengthMismatch`] where `finer` is not between one and `ratio` times as long; nothing is
+    /// marked then.
+    pub fn fold_into_finer<T: AsRef<[AtomicUsize]>>(
+        &self,
+        finer: &DirtyBitmap<T>,
+        ratio: usize,
+    ) -> Result<(), LengthMismatch> {
+        if ratio == 0 || finer.bits.div_ceil(ratio) != self.bits {
+            return Err(LengthMismatch {
+                from: self.bits,
+                into: finer.bits,
+                ratio,
+            });
+        }
+        let fine = finer.view();
+        for run in Runs::new(self.view().marked_words()) {
+            let first = run.start * ratio;
+            let end = finer.bits.min(run.end().saturating_mul(ratio));
+            let marked = fine.mark_range(first..end);
+            debug_assert!(marked.is_ok(), "clamped to the finer length");
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn view(&self) -> View<'_> {
+        let words = self.words.as_ref();
+        // The constructor saw enough words. Should a hand-written `AsRef` give fewer later, then
+        // the view is short, and every access to what is missing is an `OutOfRange`.
+        let (leaves, summary) = words
+            .split_at_checked(leaf_words(self.bits))
+            .unwrap_or((words, &[]));
+        View {
+            leaves,
+            summary,
+            bits: self.bits,
+        }
+    }
+}
+
+impl<S: AsRef<[AtomicUsize]>> fmt::Debug for DirtyBitmap<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirtyBitmap")
+            .field("bits", &self.bits)
+            .field("marked", &self.count())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl<S: AsRef<[AtomicUsize]>> defmt::Format for DirtyBitmap<S> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "DirtyBitmap({} of {} bits)", self.count(), self.bits);
+    }
+}
+
+/// The bitmap without its storage: one body of code, whatever `S` is.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    leaves: &'a [AtomicUsize],
+    summary: &'a [AtomicUsize],
+    bits: usize,
+}
+
+impl<'a> View<'a> {
+    fn out_of_range(self, index: usize) -> OutOfRange {
+        OutOfRange {
+            index,
+            len: self.bits,
+        }
+    }
+
+    #[inline]
+    fn mark(self, bit: usize) -> Result<bool, OutOfRange> {
+        let line = bit / LINE_BITS;
+        let (Some(leaf), Some(summary), true) = (
+            self.leaves.get(bit / WORD_BITS),
+            self.summary.get(line / WORD_BITS),
+            bit < self.bits,
+        ) else {
+            return Err(self.out_of_range(bit));
+        };
+        let mask = 1 << (bit % WORD_BITS);
+        // Unconditional, and SeqCst: see "Why nothing is lost". As a bool of one bit this is a
+        // single `lock bts` on x86; the whole previous word would be a compare-and-swap loop.
+        let was_clear = leaf.fetch_or(mask, SeqCst) & mask == 0;
+        announce(summary, line);
+        Ok(was_clear)
+    }
+
+    #[inline]
+    pub(crate) fn mark_range(self, bits: Range<usize>) -> Result<(), OutOfRange> {
+        if bits.is_empty() {
+            return Ok(());
+        }
+        if bits.end > self.bits {
+            return Err(self.out_of_range(bits.end - 1));
+        }
+        let mut first = bits.start;
+        while first < bits.end {
+            let line = first / LINE_BITS;
+            let line_end = bits.end.min((line + 1) * LINE_BITS);
+            let Some(summary) = self.summary.get(line / WORD_BITS) else {
+                return Err(self.out_of_range(first));
+            };
+            while first < line_end {
+                let word = first / WORD_BITS;
+                let word_end = line_end.min((word + 1) * WORD_BITS);
+                let Some(leaf) = self.leaves.get(word) else {
+                    return Err(self.out_of_range(first));
+                };
+                // The previous word is not used, so that this is one plain `lock or` on x86.
+                leaf.fetch_or(ones(word_end - first) << (first % WORD_BITS), SeqCst);
+                first = word_end;
+            }
+            announce(summary, line);
+        }
+        Ok(())
+    }
+
+    /// Marks `bits` of a leaf word. The caller has them from a bitmap of the same length.
+    pub(crate) fn mark_word(self, word: usize, bits: usize) {
+        let line = word / LINE_WORDS;
+        let (Some(leaf), Some(summary)) =
+            (self.leaves.get(word), self.summary.get(line / WORD_BITS))
+        else {
+            debug_assert!(false, "word {word} is from a longer bitmap");
+            return;
+        };
+        leaf.fetch_or(bits, SeqCst);
+        announce(summary, line);
+    }
+
+    pub(crate) fn is_marked(self, bit: usize) -> Result<bool, OutOfRange> {
+        match self.leaves.get(bit / WORD_BITS) {
+            Some(leaf) if bit < self.bits => Ok(leaf.load(SeqCst) & (1 << (bit % WORD_BITS)) != 0),
+            _ => Err(self.out_of_range(bit)),
+        }
+    }
+
+    /// The bits of leaf `word` that the bitmap has: all, but for the last word. Whatever a foreign
+    /// writer put past the end is not seen.
+    fn valid(self, word: usize) -> usize {
+        ones(self.bits.saturating_sub(word * WORD_BITS).min(WORD_BITS))
+    }
+
+    /// The leaf words of `line`.
+    fn words_of(self, line: usize) -> Range<usize> {
+        let end = self.leaves.len().min((line + 1) * LINE_WORDS);
+        line * LINE_WORDS..end
+    }
+
+    /// Leaf words with marked bits, as they are now, lowest first. Clears nothing.
+    pub(crate) fn marked_words(self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        let lines = self.summary.iter().enumerate().flat_map(|(i, summary)| {
+            set_bits(summary.load(SeqCst)).map(move |bit| i * WORD_BITS + bit)
+        });
+        lines
+            .flat_map(move |line| self.words_of(line))
+            .filter_map(move |word| {
+                let bits = self.leaves.get(word)?.load(SeqCst) & self.valid(word);
+                (bits != 0).then_some((word, bits))
+            })
+    }
+
+    fn rebuild_summary(self) {
+        for line in 0..self.bits.div_ceil(LINE_BITS) {
+            let mut words = self.leaves[self.words_of(line)].iter();
+            if words.any(|leaf| leaf.load(SeqCst) != 0) {
+                announce(&self.summary[line / WORD_BITS], line);
+            }
+        }
+    }
+}
+
+/// Sets the summary bit of `line`, once its leaves are marked.
+#[inline]
+fn announce(summary: &AtomicUsize, line: usize) {
+    let mask = 1 << (line % WORD_BITS);
+    // The load keeps the line shared between markers; it comes after the leaf's `fetch_or` in the
+    // one order of SeqCst. The store side is needed only when the bit is clear.
+    if summary.load(SeqCst) & mask == 0 {
+        summary.fetch_or(mask, SeqCst);
+    }
+}
+
+/// The lowest `n` bits, of 0 to [`WORD_BITS`].
+#[inline]
+const fn ones(n: usize) -> usize {
+    if n == 0 {
+        0
+    } else {
+        usize::MAX >> (WORD_BITS - n)
+    }
+}
+
+/// Positions of the set bits of `word`, lowest first.
+fn set_bits(mut word: usize) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = word
+            .checked_ilog2()
+            .map(|_| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(bit)
+    })
+}

@@ -1,0 +1,84 @@
+//! Runs of neighbouring bits, put together across words.
+
+use super::{WORD_BITS, ones};
+
+/// A run of neighbouring bits: `len` of them from `start` on, never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Run {
+    /// The first bit.
+    pub start: usize,
+    /// How many bits.
+    pub len: usize,
+}
+
+impl Run {
+    /// The first bit past the run.
+    pub const fn end(self) -> usize {
+        self.start + self.len
+    }
+
+    /// The run as a range of bits.
+    pub const fn range(self) -> core::ops::Range<usize> {
+        self.start..self.end()
+    }
+}
+
+/// Maximal runs, out of leaf words that come in ascending order and are not zero.
+pub(crate) struct Runs<I> {
+    words: I,
+    /// The word that the last run ended in.
+    word: usize,
+    /// What is left of it.
+    bits: usize,
+}
+
+impl<I: Iterator<Item = (usize, usize)>> Runs<I> {
+    pub(crate) fn new(words: I) -> Self {
+        Self {
+            words,
+            word: 0,
+            bits: 0,
+        }
+    }
+
+    /// The part of the current word that no run has reported yet.
+    pub(super) fn unreported(&self) -> (usize, usize) {
+        (self.word, self.bits)
+    }
+
+    fn next_word(&mut self) -> Option<()> {
+        (self.word, self.bits) = self.words.next()?;
+        Some(())
+    }
+
+    /// Takes the lowest run out of the current word, which is not zero.
+    fn take_run(&mut self) -> Run {
+        let skip = self.bits.trailing_zeros() as usize;
+        let len = (self.bits >> skip).trailing_ones() as usize;
+        self.bits &= !(ones(len) << skip);
+        Run {
+            start: self.word * WORD_BITS + skip,
+            len,
+        }
+    }
+}
+
+impl<I: Iterator<Item = (usize, usize)>> Iterator for Runs<I> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        if self.bits == 0 {
+            self.next_word()?;
+        }
+        let mut run = self.take_run();
+        // A run that reaches the top of its word may go on in the next one.
+        while run.end() == (self.word + 1) * WORD_BITS && self.next_word().is_some() {
+            if self.word * WORD_BITS != run.end() || self.bits & 1 == 0 {
+                break;
+            }
+            run.len += self.take_run().len;
+        }
+        Some(run)
+    }
+}

@@ -1,0 +1,480 @@
+//! [`TrackedRegion`]: addresses to bits.
+
+use core::fmt;
+use core::ops::Range;
+
+use super::adaptive::{AdaptiveController, BlockState, Granule, StepDown};
+use super::geometry::PageGeometry;
+use crate::bitmap::{DirtyBitmap, Run, StorageTooSmall};
+use crate::sync::AtomicUsize;
+
+/// A range of guest physical addresses whose writes are tracked.
+///
+/// `base` is a multiple of the page, and need not be one of the block; `size` may end within a
+/// page. The bitmap has one bit a page, and never changes size: a block that steps down changes
+/// what the next fault opens, and nothing else, so it cannot lose a bit.
+///
+/// `W` holds the bits and `B` the blocks' state: see [`StaticRegion`], [`BorrowedRegion`] and
+/// [`BoxedRegion`].
+///
+/// | | bytes |
+/// | --- | --- |
+/// | a page | ¼: a bit that is dirty, a bit that a two-phase harvest holds, and 1/512 of that for the summaries |
+/// | a block | 8 |
+pub struct TrackedRegion<W, B> {
+    shape: Shape,
+    pub(super) dirty: DirtyBitmap<W>,
+    /// What a two-phase harvest took and has not committed.
+    pub(super) held: DirtyBitmap<W>,
+    pub(super) controller: AdaptiveController<B>,
+}
+
+/// A region with its storage inside it, for a `static`.
+///
+/// ```
+/// use pugmark::{PageGeometry, StaticRegion, blocks_for, pages_for, words_for};
+///
+/// const BASE: u64 = 0x4000_0000;
+/// const SIZE: u64 = 64 << 20;
+/// const GEOMETRY: PageGeometry = PageGeometry::ARM64_4K;
+///
+/// static RAM: StaticRegion<
+///     { words_for(pages_for(SIZE, GEOMETRY)) },
+///     { blocks_for(BASE, SIZE, GEOMETRY) },
+/// > = StaticRegion::new(BASE, SIZE, GEOMETRY);
+///
+/// assert_eq!(RAM.pages(), 16_384);
+/// ```
+#[cfg(not(loom))]
+pub type StaticRegion<const WORDS: usize, const BLOCKS: usize> =
+    TrackedRegion<[AtomicUsize; WORDS], [BlockState; BLOCKS]>;
+
+/// A region over memory that is set aside elsewhere: by a linker script, a device tree, an arena.
+pub type BorrowedRegion<'a> = TrackedRegion<&'a [AtomicUsize], &'a [BlockState]>;
+
+/// A region on the heap.
+#[cfg(feature = "alloc")]
+pub type BoxedRegion =
+    TrackedRegion<alloc::boxed::Box<[AtomicUsize]>, alloc::boxed::Box<[BlockState]>>;
+
+/// Pages that `size` bytes take, the last one perhaps in part: the bits of a region's bitmap.
+///
+/// Saturates where they are more than a `usize` counts, which no storage can hold.
+pub const fn pages_for(size: u64, geometry: PageGeometry) -> usize {
+    to_usize(size.div_ceil(geometry.page_size()))
+}
+
+/// Blocks that `size` bytes from `base` on touch, the first and last one perhaps in part.
+///
+/// Saturates as [`pages_for`] does.
+pub const fn blocks_for(base: u64, size: u64, geometry: PageGeometry) -> usize {
+    if size == 0 {
+        return 0;
+    }
+    let last = base.saturating_add(size - 1);
+    to_usize(geometry.block_number(last) - geometry.block_number(base) + 1)
+}
+
+const fn to_usize(n: u64) -> usize {
+    if n > usize::MAX as u64 {
+        usize::MAX
+    } else {
+        n as usize
+    }
+}
+
+/// Written guest memory, as a harvest reports it: `len` bytes from guest physical address `start`.
+///
+/// It begins at a page and is whole pages long, but where the region ends within its last page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DirtyRun {
+    /// Guest physical address (IPA) of the first byte.
+    pub start: u64,
+    /// How many bytes, never zero.
+    pub len: u64,
+}
+
+impl DirtyRun {
+    /// The run as a range of addresses.
+    pub const fn range(self) -> Range<u64> {
+        self.start..self.start + self.len
+    }
+}
+
+/// The checked numbers of a region.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    base: u64,
+    size: u64,
+    geometry: PageGeometry,
+}
+
+impl Shape {
+    const fn new(base: u64, size: u64, geometry: PageGeometry) -> Result<Self, RegionError> {
+        if size == 0 {
+            return Err(RegionError::Empty { base });
+        }
+        let page_size = geometry.page_size();
+        if base & (page_size - 1) != 0 {
+            return Err(RegionError::Misaligned { base, page_size });
+        }
+        // The end of the last whole page must be an address too: hosts are given whole pages.
+        let whole = match size.checked_next_multiple_of(page_size) {
+            Some(whole) => whole,
+            None => return Err(RegionError::Overflow { base, size }),
+        };
+        if base.checked_add(whole).is_none() {
+            return Err(RegionError::Overflow { base, size });
+        }
+        let pages = whole / page_size;
+        if pages > usize::MAX as u64 {
+            return Err(RegionError::TooManyPages { pages });
+        }
+        Ok(Self {
+            base,
+            size,
+            geometry,
+        })
+    }
+
+    const fn pages(self) -> usize {
+        pages_for(self.size, self.geometry)
+    }
+
+    const fn blocks(self) -> usize {
+        blocks_for(self.base, self.size, self.geometry)
+    }
+
+    const fn check_blocks(self, given: usize) -> Result<(), RegionError> {
+        let needed = self.blocks();
+        if given < needed {
+            return Err(RegionError::TooFewBlocks { needed, given });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(loom))]
+impl<const WORDS: usize, const BLOCKS: usize> StaticRegion<WORDS, BLOCKS> {
+    /// A region of `size` bytes from guest physical address `base` on, clean and coarse.
+    ///
+    /// # Panics
+    ///
+    /// At compile time in a `static`, where [`RegionError`] says why it is no region, or where the
+    /// storage is too small: `WORDS` less than `words_for(pages_for(size, geometry))`, `BLOCKS`
+    /// less than [`blocks_for(base, size, geometry)`](blocks_for).
+    ///
+    /// ```compile_fail
+    /// # use pugmark::{PageGeometry, StaticRegion};
+    /// static RAM: StaticRegion<9, 1> = StaticRegion::new(0, 4 << 20, PageGeometry::ARM64_4K);
+    /// ```
+    ///
+    /// ```
+    /// # use pugmark::{PageGeometry, StaticRegion};
+    /// static RAM: StaticRegion<9, 1> = StaticRegion::new(0, 2 << 20, PageGeometry::APPLE_SILICON);
+    /// ```
+    pub const fn new(base: u64, size: u64, geometry: PageGeometry) -> Self {
+        let shape = match Shape::new(base, size, geometry) {
+            Ok(shape) => shape,
+            Err(error) => error.panic(),
+        };
+        if let Err(error) = shape.check_blocks(BLOCKS) {
+            error.panic()
+        }
+        Self {
+            shape,
+            dirty: DirtyBitmap::new(shape.pages()),
+            held: DirtyBitmap::new(shape.pages()),
+            controller: AdaptiveController::new([const { BlockState::new() }; BLOCKS]),
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl BoxedRegion {
+    /// A region of `size` bytes from guest physical address `base` on, on the heap.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError`] where the numbers make no region.
+    pub fn boxed(base: u64, size: u64, geometry: PageGeometry) -> Result<Self, RegionError> {
+        let shape = Shape::new(base, size, geometry)?;
+        let blocks = (0..shape.blocks()).map(|_| BlockState::new()).collect();
+        Ok(Self {
+            shape,
+            dirty: DirtyBitmap::boxed(shape.pages()),
+            held: DirtyBitmap::boxed(shape.pages()),
+            controller: AdaptiveController::new(blocks),
+        })
+    }
+}
+
+impl<W, B> TrackedRegion<W, B> {
+    /// Sets when its blocks step down from coarse to fine.
+    #[must_use]
+    pub const fn with_step_down(mut self, step_down: StepDown) -> Self {
+        self.controller.set_step_down(step_down);
+        self
+    }
+
+    /// Guest physical address of its first byte.
+    pub const fn base(&self) -> u64 {
+        self.shape.base
+    }
+
+    /// Its size, in bytes.
+    pub const fn size(&self) -> u64 {
+        self.shape.size
+    }
+
+    /// Its sizes of page and block.
+    pub const fn geometry(&self) -> PageGeometry {
+        self.shape.geometry
+    }
+
+    /// How many pages it has, the last one perhaps in part: the bits of its bitmap.
+    pub const fn pages(&self) -> usize {
+        self.shape.pages()
+    }
+
+    /// The guest physical addresses it covers, rounded out to whole pages: what the host protects,
+    /// and where a fault is this region's.
+    pub fn page_range(&self) -> Range<u64> {
+        self.address_of(0)..self.address_of(self.pages())
+    }
+
+    fn address_of(&self, page: usize) -> u64 {
+        self.shape.base + self.shape.geometry.bytes(page)
+    }
+
+    /// The page of `address`, which lies in the region or below its end.
+    fn page_of(&self, address: u64) -> usize {
+        let geometry = self.shape.geometry;
+        to_usize(geometry.page_number(address) - geometry.page_number(self.shape.base))
+    }
+
+    /// The block of `address`, which lies in the region.
+    fn block_of(&self, address: u64) -> usize {
+        let geometry = self.shape.geometry;
+        to_usize(geometry.block_number(address) - geometry.block_number(self.shape.base))
+    }
+}
+
+impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
+    /// A region over the caller's storage: two lots of
+    /// [`words_for`](crate::words_for)`(`[`pages_for`]`(size, geometry))` words, and
+    /// [`blocks_for`]`(base, size, geometry)` blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError`] where the numbers make no region, or the storage is too small for it.
+    pub fn with_storage(
+        base: u64,
+        size: u64,
+        geometry: PageGeometry,
+        dirty: W,
+        held: W,
+        blocks: B,
+    ) -> Result<Self, RegionError> {
+        let shape = Shape::new(base, size, geometry)?;
+        shape.check_blocks(blocks.as_ref().len())?;
+        Ok(Self {
+            shape,
+            dirty: DirtyBitmap::with_storage(dirty, shape.pages())?,
+            held: DirtyBitmap::with_storage(held, shape.pages())?,
+            controller: AdaptiveController::new(blocks),
+        })
+    }
+
+    /// The bitmap, one bit a page from [`base`](Self::base) on.
+    ///
+    /// Whoever drains it directly, and not through a harvest, must protect the pages again before
+    /// copying them.
+    pub const fn dirty(&self) -> &DirtyBitmap<W> {
+        &self.dirty
+    }
+
+    /// What the next fault at `address` opens; `None` outside the region.
+    pub fn granule_at(&self, address: u64) -> Option<Granule> {
+        self.contains(address)
+            .then(|| self.controller.granule(self.block_of(address)))
+    }
+
+    pub(super) fn contains(&self, address: u64) -> bool {
+        self.page_range().contains(&address)
+    }
+
+    /// The addresses of `pages`: whole pages, for the host.
+    pub(super) fn addresses(&self, pages: Range<usize>) -> Range<u64> {
+        self.address_of(pages.start)..self.address_of(pages.end)
+    }
+
+    /// The addresses of `run`, clamped to the region: for a consumer.
+    pub(super) fn dirty_run(&self, run: Run) -> DirtyRun {
+        let Range { start, end } = self.addresses(run.range());
+        let end = end.min(self.shape.base + self.shape.size);
+        DirtyRun {
+            start,
+            len: end - start,
+        }
+    }
+
+    /// The pages that `range` touches, if any.
+    pub(super) fn pages_in(&self, range: &Range<u64>) -> Option<Range<usize>> {
+        let whole = self.page_range();
+        let first = range.start.max(whole.start);
+        let end = range.end.min(whole.end);
+        (first < end).then(|| self.page_of(first)..self.page_of(end - 1) + 1)
+    }
+
+    /// What a fault at `address`, which lies in the region, opens: the one place that reads the
+    /// granule for it.
+    pub(super) fn span_at(&self, address: u64) -> Span {
+        let page = self.page_of(address);
+        let block = self.block_of(address);
+        let granule = self.controller.granule(block);
+        let pages = match granule {
+            Granule::Page => page..page + 1,
+            Granule::Block => self.pages_of_block(address),
+        };
+        Span {
+            granule,
+            block,
+            page,
+            pages,
+        }
+    }
+
+    /// The pages of the block around `address`, as far as they lie in the region.
+    fn pages_of_block(&self, address: u64) -> Range<usize> {
+        let geometry = self.shape.geometry;
+        let start = address & !(geometry.block_size() - 1);
+        // Counted in pages, which cannot overflow where the last block ends at 2^64.
+        let first = self.page_of(start.max(self.shape.base));
+        let of_block = to_usize(geometry.page_number(address - start));
+        let rest = to_usize(geometry.pages_per_block()) - of_block;
+        first..self.pages().min(self.page_of(address).saturating_add(rest))
+    }
+
+    /// Tells the controller that `run` was harvested.
+    pub(super) fn record_harvest(&self, run: Run) {
+        let Range { start, end } = self.addresses(run.range());
+        for block in self.block_of(start)..=self.block_of(end - 1) {
+            self.controller.record_progress(block);
+        }
+    }
+}
+
+/// What one fault opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    pub granule: Granule,
+    pub block: usize,
+    /// The page that faulted.
+    pub page: usize,
+    pub pages: Range<usize>,
+}
+
+impl<W: AsRef<[AtomicUsize]>, B> fmt::Debug for TrackedRegion<W, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrackedRegion")
+            .field("shape", &self.shape)
+            .field("dirty", &self.dirty)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl<W: AsRef<[AtomicUsize]>, B> defmt::Format for TrackedRegion<W, B> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        let Shape { base, size, .. } = self.shape;
+        defmt::write!(f, "TrackedRegion({:#x}+{:#x}, {})", base, size, self.dirty);
+    }
+}
+
+/// Numbers that make no region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RegionError {
+    /// The size is zero.
+    Empty {
+        /// The base given.
+        base: u64,
+    },
+    /// The base lies within a page.
+    Misaligned {
+        /// The base given.
+        base: u64,
+        /// Bytes in a page.
+        page_size: u64,
+    },
+    /// The last page does not end below 2⁶⁴.
+    Overflow {
+        /// The base given.
+        base: u64,
+        /// The size given, in bytes.
+        size: u64,
+    },
+    /// More pages than a `usize` counts.
+    TooManyPages {
+        /// The pages in the region.
+        pages: u64,
+    },
+    /// Too few words for the bits.
+    Storage(StorageTooSmall),
+    /// Too few [`BlockState`]s.
+    TooFewBlocks {
+        /// Blocks needed.
+        needed: usize,
+        /// Blocks given.
+        given: usize,
+    },
+}
+
+impl RegionError {
+    /// The error as a message at compile time, where no number can be formatted.
+    #[cfg(not(loom))]
+    const fn panic(self) -> ! {
+        match self {
+            Self::Empty { .. } => panic!("the region is empty"),
+            Self::Misaligned { .. } => panic!("the base of the region is not page-aligned"),
+            Self::Overflow { .. } => panic!("the region ends past the address space"),
+            Self::TooManyPages { .. } => panic!("the region has more pages than a usize counts"),
+            Self::Storage(_) => panic!("the region needs words_for(pages_for(…)) words"),
+            Self::TooFewBlocks { .. } => panic!("the region needs blocks_for(…) blocks"),
+        }
+    }
+}
+
+impl From<StorageTooSmall> for RegionError {
+    fn from(error: StorageTooSmall) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl fmt::Display for RegionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { base } => write!(f, "the region at {base:#x} is empty"),
+            Self::Misaligned { base, page_size } => write!(
+                f,
+                "the region's base {base:#x} is no multiple of its page of {page_size} bytes"
+            ),
+            Self::Overflow { base, size } => write!(
+                f,
+                "the region of {size:#x} bytes at {base:#x} ends past the address space"
+            ),
+            Self::TooManyPages { pages } => {
+                write!(f, "the region has {pages} pages, more than a usize counts")
+            }
+            Self::Storage(error) => error.fmt(f),
+            Self::TooFewBlocks { needed, given } => {
+                write!(f, "the region needs {needed} blocks and got {given}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RegionError {}

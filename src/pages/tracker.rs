@@ -1,0 +1,435 @@
+//! [`WriteTracker`]: fault and harvest, and the order of their steps.
+//!
+//! # The orders that lose nothing
+//!
+//! *Grant, then mark.* A fault opens the span, then marks that same span. In the other order a
+//! harvester may drain and protect between the two, and the grant then leaves a page that is
+//! writable and clean.
+//!
+//! *Drain, then protect, then copy.* In the order protect, then drain, a vCPU may fault between the
+//! two: it marks a bit that is still set, gets write access back, and the drain then clears the bit
+//! of a page that is open. And a copy made before the protect misses what is written until then.
+//!
+//! *Clear, then protect*, at a checkpoint, for the same reason.
+//!
+//! With these, whatever the interleaving, a page that can be written is marked, or is about to be
+//! by a handler that has not returned. Such handlers are counted, so that a harvest with the world
+//! stopped, the last one, can refuse to run while one is under way.
+
+mod counters;
+mod error;
+mod harvest;
+
+use core::ops::Range;
+use core::time::Duration;
+
+use counters::Tally;
+pub use counters::{Counters, Harvested};
+pub use error::{ArmError, FaultError, HarvestError, RegionOrder, Untracked};
+pub use harvest::Harvest;
+
+use super::adaptive::{BlockState, Granule};
+use super::protect::WriteProtect;
+use super::region::{Span, TrackedRegion};
+use crate::sync::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+
+/// A set of regions: an array, a slice, a box or a vector of [`TrackedRegion`]s.
+pub trait RegionSet {
+    /// The storage of a region's bits.
+    type Words: AsRef<[AtomicUsize]>;
+    /// The storage of a region's blocks.
+    type Blocks: AsRef<[BlockState]>;
+
+    /// The regions, in ascending order of address.
+    fn regions(&self) -> &[TrackedRegion<Self::Words, Self::Blocks>];
+}
+
+macro_rules! region_set {
+    ($(#[$gate:meta])* [$($generics:tt)*] $set:ty) => {
+        $(#[$gate])*
+        impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>, $($generics)*> RegionSet for $set {
+            type Words = W;
+            type Blocks = B;
+
+            fn regions(&self) -> &[TrackedRegion<W, B>] {
+                &self[..]
+            }
+        }
+    };
+}
+
+region_set!([const N: usize] [TrackedRegion<W, B>; N]);
+region_set!([] &[TrackedRegion<W, B>]);
+region_set!([const N: usize] &[TrackedRegion<W, B>; N]);
+region_set!([const N: usize] heapless::Vec<TrackedRegion<W, B>, N>);
+region_set!(#[cfg(feature = "alloc")] [] alloc::boxed::Box<[TrackedRegion<W, B>]>);
+region_set!(#[cfg(feature = "alloc")] [] alloc::vec::Vec<TrackedRegion<W, B>>);
+
+/// What became of a write fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum FaultOutcome {
+    /// The span is open and marked: resume the vCPU at the *same* instruction, which now succeeds.
+    Granted {
+        /// How much of the block was opened.
+        granule: Granule,
+        /// The guest physical addresses that were opened and marked, whole pages.
+        span: Range<u64>,
+        /// Whether the page was marked before: another vCPU faulted on it at the same time, or the
+        /// host wrote it. Not an error.
+        spurious: bool,
+    },
+    /// No region holds the address. The fault is the host's: MMIO, or a bug of the guest.
+    NotTracked,
+}
+
+/// Tracks which guest pages were written.
+///
+/// It owns the regions and the host's [`WriteProtect`]. All methods take `&self` and may run on any
+/// number of threads or CPUs at once: handlers beside handlers beside a harvest. Two harvests at
+/// once are refused.
+///
+/// A new tracker has **every page marked**, as nothing is protected yet: the first
+/// [`harvest`](Self::harvest) reports all memory, and protects it, which is just what a migration's
+/// first round wants. For a snapshot's baseline call [`arm`](Self::arm).
+///
+/// ```
+/// # use core::{convert::Infallible, ops::Range};
+/// use pugmark::{FaultOutcome, PageGeometry, StaticRegion, WriteProtect, WriteTracker};
+///
+/// struct Host; // stage-2 tables, hv_vm_protect, userfaultfd …
+/// impl WriteProtect for Host {
+///     type Error = Infallible;
+///     fn protect(&self, _: Range<u64>) -> Result<(), Infallible> { Ok(()) }
+///     fn unprotect(&self, _: Range<u64>) -> Result<(), Infallible> { Ok(()) }
+/// }
+///
+/// // 4 MiB at 1 GiB: 1,024 pages in 2 blocks.
+/// static RAM: [StaticRegion<17, 2>; 1] =
+///     [StaticRegion::new(0x4000_0000, 4 << 20, PageGeometry::ARM64_4K)];
+///
+/// let tracker = WriteTracker::new(Host, &RAM).unwrap();
+/// tracker.arm().unwrap();
+///
+/// // The exit handler, at a write fault:
+/// match tracker.on_write_fault(0x4020_1234).unwrap() {
+///     FaultOutcome::Granted { span, .. } => assert_eq!(span, 0x4020_0000..0x4040_0000),
+///     FaultOutcome::NotTracked => unreachable!("the address is in the region"),
+/// }
+///
+/// // The snapshot thread, while the guest runs:
+/// tracker.harvest(|run| {
+///     assert_eq!(run.range(), 0x4020_0000..0x4040_0000);
+///     Ok::<(), Infallible>(())
+/// }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct WriteTracker<P, R> {
+    protection: P,
+    regions: R,
+    bridge: usize,
+    storm_limit: u32,
+    /// Held while a harvest, an arm or a disarm is under way.
+    exclusive: AtomicBool,
+    /// Handlers that have begun. Those begun and not ended are in flight.
+    handlers_begun: AtomicUsize,
+    handlers_ended: AtomicUsize,
+    tally: Tally,
+}
+
+impl<P, R: RegionSet> WriteTracker<P, R> {
+    /// Gap pages that a re-arm protects along, to join two calls into one.
+    ///
+    /// On Hypervisor.framework a call takes about 6 µs and a needless fault about 5 µs, but most
+    /// gap pages will not be written before the next harvest.
+    pub const DEFAULT_BRIDGE: usize = 16;
+
+    /// Faults on pages of one block that are open already, without any progress, before
+    /// [`FaultError::Storm`]; beyond one for each page of a block.
+    pub const DEFAULT_STORM_LIMIT: u32 = 4096;
+
+    /// A tracker of `regions` over `protection`, every page marked.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionOrder`] unless the regions ascend and none overlaps the next, counted in whole
+    /// pages.
+    pub fn new(protection: P, regions: R) -> Result<Self, RegionOrder> {
+        let all = regions.regions();
+        for (index, pair) in all.windows(2).enumerate() {
+            let (this, next) = (pair[0].page_range(), pair[1].page_range());
+            if this.end > next.start {
+                return Err(RegionOrder {
+                    index,
+                    end: this.end,
+                    next: next.start,
+                });
+            }
+        }
+        all.iter().for_each(mark_all);
+        Ok(Self {
+            protection,
+            regions,
+            bridge: Self::DEFAULT_BRIDGE,
+            storm_limit: Self::DEFAULT_STORM_LIMIT,
+            exclusive: AtomicBool::new(false),
+            handlers_begun: AtomicUsize::new(0),
+            handlers_ended: AtomicUsize::new(0),
+            tally: Tally::new(),
+        })
+    }
+
+    /// Sets how many clean pages between two dirty runs a re-arm may protect along, so that one
+    /// call serves both. Protecting more than needed is always safe; it can cost a fault.
+    #[must_use]
+    pub fn with_bridge(mut self, pages: usize) -> Self {
+        self.bridge = pages;
+        self
+    }
+
+    /// Sets after how many faults without progress a block is reported as a storm.
+    #[must_use]
+    pub fn with_storm_limit(mut self, faults: u32) -> Self {
+        self.storm_limit = faults;
+        self
+    }
+
+    /// The regions, in ascending order of address.
+    pub fn regions(&self) -> &[TrackedRegion<R::Words, R::Blocks>] {
+        self.regions.regions()
+    }
+
+    /// The host's side.
+    pub const fn protection(&self) -> &P {
+        &self.protection
+    }
+
+    /// What the tracker has done so far.
+    pub fn counters(&self) -> Counters {
+        // Ended before begun: a handler that ends in between is not counted as a negative one.
+        let ended = self.handlers_ended.load(Relaxed);
+        let begun = self.handlers_begun.load(Relaxed);
+        self.tally.counters(begun, ended)
+    }
+
+    /// The region whose whole pages hold `ipa`, by binary search.
+    fn region_at(&self, ipa: u64) -> Option<&TrackedRegion<R::Words, R::Blocks>> {
+        let regions = self.regions.regions();
+        let after = regions.partition_point(|region| region.base() <= ipa);
+        let region = regions.get(after.checked_sub(1)?)?;
+        region.contains(ipa).then_some(region)
+    }
+
+    /// Marks what the VMM, a device or an emulator wrote: such a write does not fault, so it must
+    /// be told. `range` is in guest physical addresses; what of it lies outside the regions is
+    /// ignored.
+    ///
+    /// Call it **after** the write. A mark that comes first may be harvested, and its page copied,
+    /// before the write arrives.
+    ///
+    /// # Errors
+    ///
+    /// [`Untracked`] where no byte of `range` is in any region.
+    pub fn mark_written(&self, range: Range<u64>) -> Result<(), Untracked> {
+        let mut tracked = range.is_empty();
+        for region in self.regions.regions() {
+            if let Some(pages) = region.pages_in(&range) {
+                tracked |= region.dirty.mark_range(pages).is_ok();
+            }
+        }
+        if !tracked {
+            return Err(Untracked {
+                start: range.start,
+                end: range.end,
+            });
+        }
+        Ok(())
+    }
+
+    /// Closes the [`StepDown`](super::StepDown) windows that are over at `now`, a time since any
+    /// fixed origin, and steps hot blocks down. Call it at each harvest, or from a timer.
+    pub fn tick(&self, now: Duration) {
+        for region in self.regions.regions() {
+            let blocks = region.controller.tick(now);
+            if blocks != 0 {
+                self.tally.step_downs.fetch_add(blocks, Relaxed);
+                note!(
+                    info,
+                    "{} hot blocks of the region at {:#x} step down",
+                    blocks,
+                    region.base()
+                );
+            }
+        }
+    }
+
+    /// Counts a handler in until the guard drops.
+    fn enter_handler(&self) -> InFlight<'_> {
+        // The add comes before the grant, as its acquire side keeps what follows behind it; who
+        // sees the effect of a grant, and then looks, sees the handler. No store side is needed.
+        self.handlers_begun.fetch_add(1, SeqCst);
+        InFlight(&self.handlers_ended)
+    }
+
+    /// Handlers that have begun and not ended.
+    fn handlers_in_flight(&self) -> usize {
+        // Ended first: if the two are then equal, none was in flight at the first load. It
+        // acquires the marks of each handler that it counts.
+        let ended = self.handlers_ended.load(SeqCst);
+        self.handlers_begun.load(SeqCst).wrapping_sub(ended)
+    }
+
+    /// Takes the right to harvest, arm or disarm; `None` while another has it.
+    fn exclusive(&self) -> Option<Exclusive<'_>> {
+        // Acquire: the one before left its held bitmaps clean. On failure nothing is read.
+        let taken = self
+            .exclusive
+            .compare_exchange(false, true, Acquire, Relaxed);
+        taken.ok().map(|_| Exclusive(&self.exclusive))
+    }
+}
+
+impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
+    /// A clean checkpoint: forgets every mark, protects everything, makes every block coarse again.
+    ///
+    /// Copy the baseline **after** it returns: a page that was written while it ran is in that
+    /// copy, or marked, or both.
+    ///
+    /// # Errors
+    ///
+    /// [`ArmError::Busy`] while a harvest is open. [`ArmError::Host`] where the host could not
+    /// protect a region: all pages of it and of those after it are then marked, as any of them may
+    /// be writable.
+    pub fn arm(&self) -> Result<(), ArmError<P::Error>> {
+        let _exclusive = self.exclusive().ok_or(ArmError::Busy)?;
+        let regions = self.regions.regions();
+        for (index, region) in regions.iter().enumerate() {
+            region.dirty.clear();
+            region.controller.reset();
+            let whole = region.page_range();
+            self.tally.rearm_calls.fetch_add(1, Relaxed);
+            if let Err(error) = self.protection.protect(whole.clone()) {
+                note!(error, "arming the region at {:#x} failed", whole.start);
+                regions[index..].iter().for_each(mark_all);
+                return Err(ArmError::Host {
+                    start: whole.start,
+                    end: whole.end,
+                    error,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends tracking: opens everything, then marks everything, since what is open can be written
+    /// unseen. [`arm`](Self::arm), or a harvest, begins it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ArmError::Busy`] while a harvest is open. [`ArmError::Host`] where the host could not open
+    /// a region; that one is marked, and those after it are left tracked.
+    pub fn disarm(&self) -> Result<(), ArmError<P::Error>> {
+        let _exclusive = self.exclusive().ok_or(ArmError::Busy)?;
+        for region in self.regions.regions() {
+            let whole = region.page_range();
+            let opened = self.protection.unprotect(whole.clone());
+            mark_all(region);
+            opened.map_err(|error| ArmError::Host {
+                start: whole.start,
+                end: whole.end,
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The write fault of a vCPU at guest physical address `ipa`: grants, then marks.
+    ///
+    /// After `Granted` resume the vCPU at the same instruction; nothing of the syndrome but that it
+    /// was a write is needed, so what a decoder could not make out (`ISV = 0`) is no obstacle.
+    ///
+    /// Apart from the host's own `unprotect` it does not allocate, lock, panic or loop without
+    /// bound.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError::Host`] where the host could not open the span: it is marked nevertheless, as
+    /// any part may be open. [`FaultError::Storm`] where the block faults again and again although
+    /// its pages are open: this time too they were opened and marked, but the host's permission
+    /// does not seem to reach the vCPU.
+    pub fn on_write_fault(&self, ipa: u64) -> Result<FaultOutcome, FaultError<P::Error>> {
+        let Some(region) = self.region_at(ipa) else {
+            return Ok(FaultOutcome::NotTracked);
+        };
+        let _in_flight = self.enter_handler();
+        let Span {
+            granule,
+            block,
+            page,
+            pages,
+        } = region.span_at(ipa);
+        let span = region.addresses(pages.clone());
+
+        let granted = self.protection.unprotect(span.clone());
+        let spurious = region.dirty.is_marked(page) == Ok(true);
+        region.dirty.mark_range(pages.clone())?;
+        if let Err(error) = granted {
+            self.tally.failed_grants.fetch_add(1, Relaxed);
+            return Err(FaultError::Host { ipa, error });
+        }
+
+        self.tally.pages_granted.fetch_add(pages.len(), Relaxed);
+        region.controller.record(block);
+        if spurious {
+            self.tally.spurious_faults.fetch_add(1, Relaxed);
+            let faults = region.controller.record_repeat(block);
+            let pages_per_block = region.geometry().pages_per_block();
+            if u64::from(faults) > pages_per_block + u64::from(self.storm_limit) {
+                region.controller.record_progress(block);
+                note!(
+                    error,
+                    "a storm of {} faults on open pages, now {:#x}",
+                    faults,
+                    ipa
+                );
+                return Err(FaultError::Storm { ipa, faults });
+            }
+        } else {
+            region.controller.record_progress(block);
+        }
+        Ok(FaultOutcome::Granted {
+            granule,
+            span,
+            spurious,
+        })
+    }
+}
+
+fn mark_all<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>>(region: &TrackedRegion<W, B>) {
+    let marked = region.dirty.mark_range(0..region.pages());
+    debug_assert!(marked.is_ok(), "the bitmap has a bit a page");
+}
+
+/// A handler under way.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // Its release side publishes the marks; no load side is needed.
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// The right to harvest, arm or disarm.
+#[derive(Debug)]
+struct Exclusive<'a>(&'a AtomicBool);
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        // Release: the next to take it sees the held bitmaps as this one left them.
+        self.0.store(false, Release);
+    }
+}

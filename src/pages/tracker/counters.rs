@@ -1,0 +1,84 @@
+//! What the tracker counts.
+
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
+
+/// What a [`WriteTracker`](super::WriteTracker) has done so far. Each wraps at `usize::MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Counters {
+    /// Write faults inside the regions.
+    pub faults: usize,
+    /// Those that opened their span.
+    pub grants: usize,
+    /// Pages opened by them, those that were open before included.
+    pub pages_granted: usize,
+    /// Faults on a page that was marked already.
+    pub spurious_faults: usize,
+    /// Harvests, of either form, that began.
+    pub harvests: usize,
+    /// Pages delivered by them and accepted, or committed.
+    pub pages_harvested: usize,
+    /// Pages put back because a consumer, the host, or a drop without commit refused them.
+    pub pages_restored: usize,
+    /// Calls of the host's `protect`.
+    pub rearm_calls: usize,
+    /// Blocks that stepped down from coarse to fine.
+    pub step_downs: usize,
+}
+
+/// The counters themselves. All accesses are relaxed: each is a sum that orders nothing.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub failed_grants: AtomicUsize,
+    pub pages_granted: AtomicUsize,
+    pub spurious_faults: AtomicUsize,
+    pub harvests: AtomicUsize,
+    pub pages_harvested: AtomicUsize,
+    pub pages_restored: AtomicUsize,
+    pub rearm_calls: AtomicUsize,
+    pub step_downs: AtomicUsize,
+}
+
+impl Tally {
+    pub(super) fn new() -> Self {
+        Self {
+            failed_grants: AtomicUsize::new(0),
+            pages_granted: AtomicUsize::new(0),
+            spurious_faults: AtomicUsize::new(0),
+            harvests: AtomicUsize::new(0),
+            pages_harvested: AtomicUsize::new(0),
+            pages_restored: AtomicUsize::new(0),
+            rearm_calls: AtomicUsize::new(0),
+            step_downs: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn counters(&self, handlers_begun: usize, handlers_ended: usize) -> Counters {
+        let failed = self.failed_grants.load(Relaxed);
+        Counters {
+            faults: handlers_begun,
+            grants: handlers_ended.wrapping_sub(failed),
+            pages_granted: self.pages_granted.load(Relaxed),
+            spurious_faults: self.spurious_faults.load(Relaxed),
+            harvests: self.harvests.load(Relaxed),
+            pages_harvested: self.pages_harvested.load(Relaxed),
+            pages_restored: self.pages_restored.load(Relaxed),
+            rearm_calls: self.rearm_calls.load(Relaxed),
+            step_downs: self.step_downs.load(Relaxed),
+        }
+    }
+}
+
+/// What one harvest did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Harvested {
+    /// Runs of neighbouring pages.
+    pub runs: usize,
+    /// Pages in them.
+    pub pages: usize,
+    /// Calls of the host's `protect`.
+    pub rearm_calls: usize,
+}

@@ -1,0 +1,294 @@
+//! Harvests: drain, protect, deliver; streaming, or held until a commit.
+
+use core::convert::Infallible;
+use core::fmt;
+use core::ops::Range;
+
+use super::{Exclusive, HarvestError, Harvested, RegionSet, WriteTracker};
+use crate::bitmap::{DrainRuns, Run, Runs};
+use crate::pages::adaptive::BlockState;
+use crate::pages::protect::WriteProtect;
+use crate::pages::region::{DirtyRun, TrackedRegion};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
+
+/// Runs drained before they are protected and delivered together. They lie on the stack, 16 bytes
+/// each; only gaps between runs of one batch can be bridged.
+const BATCH: usize = 32;
+
+type Region<R> = TrackedRegion<<R as RegionSet>::Words, <R as RegionSet>::Blocks>;
+
+impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
+    /// Delivers every run of written pages to `consumer`, protected again, while vCPUs run on.
+    ///
+    /// Of each page: it is drained, then protected, then delivered, so that a copy made by the
+    /// consumer, or later, holds all that was written before. A page written again meanwhile faults
+    /// again, and is in the next harvest.
+    ///
+    /// # Errors
+    ///
+    /// [`HarvestError`]; every page not yet accepted, the refused run included, is marked again.
+    /// The same if `consumer` unwinds.
+    pub fn harvest<C>(
+        &self,
+        consumer: impl FnMut(DirtyRun) -> Result<(), C>,
+    ) -> Result<Harvested, HarvestError<P::Error, C>> {
+        let _exclusive = self.exclusive().ok_or(HarvestError::Busy)?;
+        self.deliver(consumer)
+    }
+
+    /// As [`harvest`](Self::harvest), with every vCPU stopped: the last one.
+    ///
+    /// # Errors
+    ///
+    /// Also [`HarvestError::HandlersInFlight`] while a fault handler is under way: it may have
+    /// opened a page that it has not marked yet. Nothing was drained then.
+    pub fn final_harvest<C>(
+        &self,
+        consumer: impl FnMut(DirtyRun) -> Result<(), C>,
+    ) -> Result<Harvested, HarvestError<P::Error, C>> {
+        let _exclusive = self.exclusive().ok_or(HarvestError::Busy)?;
+        self.refuse_in_flight()?;
+        self.deliver(consumer)
+    }
+
+    /// The two-phase form: drains and protects all that was written, and holds it until
+    /// [`Harvest::commit`]. Dropped without, it puts everything back, so that a snapshot that fails
+    /// at its last `fsync` loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`HarvestError`]; everything is marked again then.
+    pub fn begin_harvest(&self) -> Result<Harvest<'_, P, R>, HarvestError<P::Error, Infallible>> {
+        let exclusive = self.exclusive().ok_or(HarvestError::Busy)?;
+        self.hold(exclusive)
+    }
+
+    /// As [`begin_harvest`](Self::begin_harvest), with every vCPU stopped: the last one.
+    ///
+    /// # Errors
+    ///
+    /// Also [`HarvestError::HandlersInFlight`], as [`final_harvest`](Self::final_harvest).
+    pub fn begin_final_harvest(
+        &self,
+    ) -> Result<Harvest<'_, P, R>, HarvestError<P::Error, Infallible>> {
+        let exclusive = self.exclusive().ok_or(HarvestError::Busy)?;
+        self.refuse_in_flight()?;
+        self.hold(exclusive)
+    }
+
+    fn refuse_in_flight<C>(&self) -> Result<(), HarvestError<P::Error, C>> {
+        match self.handlers_in_flight() {
+            0 => Ok(()),
+            handlers => Err(HarvestError::HandlersInFlight { handlers }),
+        }
+    }
+
+    fn deliver<C>(
+        &self,
+        mut consumer: impl FnMut(DirtyRun) -> Result<(), C>,
+    ) -> Result<Harvested, HarvestError<P::Error, C>> {
+        let mut harvested = Harvested::default();
+        let accept = |region: &Region<R>, run: Run| {
+            let run = region.dirty_run(run);
+            consumer(run).map_err(|error| HarvestError::Consumer { run, error })
+        };
+        let outcome = self.take_all(accept, &mut harvested);
+        self.tally
+            .pages_harvested
+            .fetch_add(harvested.pages, Relaxed);
+        outcome.map(|()| harvested)
+    }
+
+    fn hold<'t>(
+        &'t self,
+        exclusive: Exclusive<'t>,
+    ) -> Result<Harvest<'t, P, R>, HarvestError<P::Error, Infallible>> {
+        // Made first: if the host fails, its drop puts back what is held so far.
+        let mut harvest = Harvest {
+            tracker: self,
+            harvested: Harvested::default(),
+            committed: false,
+            _exclusive: exclusive,
+        };
+        let keep = |region: &Region<R>, run: Run| {
+            let held = region.held.mark_range(run.range());
+            debug_assert!(held.is_ok(), "both bitmaps have a bit a page");
+            Ok(())
+        };
+        self.take_all(keep, &mut harvest.harvested)?;
+        Ok(harvest)
+    }
+
+    /// Drains every region, protects what came out, and gives it to `accept`. What `accept` did not
+    /// take is marked again.
+    fn take_all<C>(
+        &self,
+        mut accept: impl FnMut(&Region<R>, Run) -> Result<(), HarvestError<P::Error, C>>,
+        harvested: &mut Harvested,
+    ) -> Result<(), HarvestError<P::Error, C>> {
+        self.tally.harvests.fetch_add(1, Relaxed);
+        for region in self.regions.regions() {
+            let mut drain = DrainRuns::new(region.dirty.view());
+            loop {
+                let mut batch = Batch::drain(region, &self.tally.pages_restored, &mut drain);
+                if batch.runs.is_empty() {
+                    break;
+                }
+                self.protect_batch(&batch, harvested)?;
+                while let Some(&run) = batch.runs.front() {
+                    accept(region, run)?;
+                    batch.runs.pop_front();
+                    region.record_harvest(run);
+                    harvested.runs += 1;
+                    harvested.pages += run.len;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Protects the runs of `batch`, with as few calls as the bridge allows.
+    fn protect_batch<C>(
+        &self,
+        batch: &Batch<'_, R::Words, R::Blocks>,
+        harvested: &mut Harvested,
+    ) -> Result<(), HarvestError<P::Error, C>> {
+        for pages in batch.spans(self.bridge) {
+            let span = batch.region.addresses(pages);
+            harvested.rearm_calls += 1;
+            self.tally.rearm_calls.fetch_add(1, Relaxed);
+            self.protection
+                .protect(span.clone())
+                .map_err(|error| HarvestError::Host {
+                    start: span.start,
+                    end: span.end,
+                    error,
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs that were drained and not delivered yet. Dropped with any left, it marks them again.
+struct Batch<'a, W: AsRef<[AtomicUsize]>, B> {
+    region: &'a TrackedRegion<W, B>,
+    pages_restored: &'a AtomicUsize,
+    runs: heapless::Deque<Run, BATCH>,
+}
+
+impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
+    fn drain(
+        region: &'a TrackedRegion<W, B>,
+        pages_restored: &'a AtomicUsize,
+        drain: &mut DrainRuns<'_>,
+    ) -> Self {
+        let mut runs = heapless::Deque::new();
+        while !runs.is_full() {
+            let Some(run) = drain.next() else { break };
+            let pushed = runs.push_back(run);
+            debug_assert!(pushed.is_ok(), "there was room");
+        }
+        Self {
+            region,
+            pages_restored,
+            runs,
+        }
+    }
+
+    /// The runs, joined where the gap between two is at most `bridge` pages.
+    fn spans(&self, bridge: usize) -> impl Iterator<Item = Range<usize>> {
+        let mut runs = self.runs.iter().peekable();
+        core::iter::from_fn(move || {
+            let mut span = runs.next()?.range();
+            while let Some(next) = runs.next_if(|next| next.start - span.end <= bridge) {
+                span.end = next.end();
+            }
+            Some(span)
+        })
+    }
+}
+
+impl<W: AsRef<[AtomicUsize]>, B> Drop for Batch<'_, W, B> {
+    fn drop(&mut self) {
+        for run in &self.runs {
+            let marked = self.region.dirty.mark_range(run.range());
+            debug_assert!(marked.is_ok(), "the run came out of this bitmap");
+            self.pages_restored.fetch_add(run.len, Relaxed);
+        }
+    }
+}
+
+/// A two-phase harvest that is open: what was written, drained and protected, and kept until
+/// [`commit`](Self::commit). Dropped without, it marks everything again.
+///
+/// While it is open, other harvests, `arm` and `disarm` are refused; faults and marks go on, and
+/// are for the next harvest. If it is leaked (`mem::forget`), they are refused for good.
+#[must_use = "dropped without commit, it puts everything back"]
+pub struct Harvest<'t, P, R: RegionSet> {
+    tracker: &'t WriteTracker<P, R>,
+    harvested: Harvested,
+    committed: bool,
+    _exclusive: Exclusive<'t>,
+}
+
+impl<P, R: RegionSet> Harvest<'_, P, R> {
+    /// What it holds: runs, pages, calls of `protect`.
+    ///
+    /// A run that a full batch cut in two counts twice here, and comes whole from
+    /// [`runs`](Self::runs).
+    pub const fn harvested(&self) -> Harvested {
+        self.harvested
+    }
+
+    /// Every run that it holds, lowest address first; as often as needed.
+    pub fn runs(&self) -> impl Iterator<Item = DirtyRun> + '_ {
+        self.tracker.regions().iter().flat_map(|region| {
+            Runs::new(region.held.view().marked_words()).map(|run| region.dirty_run(run))
+        })
+    }
+
+    /// The consumer has it all, for good: forgets what was held.
+    pub fn commit(mut self) -> Harvested {
+        self.committed = true;
+        for region in self.tracker.regions() {
+            region.held.clear();
+        }
+        let pages = &self.tracker.tally.pages_harvested;
+        pages.fetch_add(self.harvested.pages, Relaxed);
+        self.harvested
+    }
+}
+
+impl<P, R: RegionSet> Drop for Harvest<'_, P, R> {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        let mut restored = 0;
+        for region in self.tracker.regions() {
+            // Marked in `dirty` before it is gone from `held`: at no moment in neither. Nobody else
+            // touches `held` while the harvest is open.
+            let merged = region.dirty.merge_from(&region.held);
+            debug_assert!(merged.is_ok(), "both bitmaps have a bit a page");
+            restored += region.held.count();
+            region.held.clear();
+        }
+        self.tracker
+            .tally
+            .pages_restored
+            .fetch_add(restored, Relaxed);
+        note!(
+            warn,
+            "a harvest was not committed: {} pages are marked again",
+            restored
+        );
+    }
+}
+
+impl<P, R: RegionSet> fmt::Debug for Harvest<'_, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harvest")
+            .field("harvested", &self.harvested)
+            .finish_non_exhaustive()
+    }
+}
