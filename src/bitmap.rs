@@ -391,15 +391,8 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
 
     #[inline]
     pub(crate) fn view(&self) -> View<'_> {
-        let words = self.words.as_ref();
-        // The constructor saw enough words. Should a hand-written `AsRef` give fewer later, then
-        // the view is short, and every access to what is missing is an `OutOfRange`.
-        let (leaves, summary) = words
-            .split_at_checked(leaf_words(self.bits))
-            .unwrap_or((words, &[]));
         View {
-            leaves,
-            summary,
+            words: self.words.as_ref(),
             bits: self.bits,
         }
     }
@@ -422,10 +415,12 @@ impl<S: AsRef<[AtomicUsize]>> defmt::Format for DirtyBitmap<S> {
 }
 
 /// The bitmap without its storage: one body of code, whatever `S` is.
+///
+/// The constructor saw enough words. Should a hand-written `AsRef` give fewer later, then each
+/// access to what is missing is an [`OutOfRange`], not a panic.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    leaves: &'a [AtomicUsize],
-    summary: &'a [AtomicUsize],
+    words: &'a [AtomicUsize],
     bits: usize,
 }
 
@@ -437,14 +432,24 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The leaf word with bit `bit`, which is below `bits`.
+    #[inline]
+    fn leaf_of(self, bit: usize) -> Option<&'a AtomicUsize> {
+        self.words.get(bit / WORD_BITS)
+    }
+
+    /// The word with the summary bit of `line`.
+    #[inline]
+    fn summary_of(self, line: usize) -> Option<&'a AtomicUsize> {
+        self.words.get(leaf_words(self.bits) + line / WORD_BITS)
+    }
+
     #[inline]
     fn mark(self, bit: usize) -> Result<bool, OutOfRange> {
         let line = bit / LINE_BITS;
-        let (Some(leaf), Some(summary), true) = (
-            self.leaves.get(bit / WORD_BITS),
-            self.summary.get(line / WORD_BITS),
-            bit < self.bits,
-        ) else {
+        let (true, Some(leaf), Some(summary)) =
+            (bit < self.bits, self.leaf_of(bit), self.summary_of(line))
+        else {
             return Err(self.out_of_range(bit));
         };
         let mask = 1 << (bit % WORD_BITS);
@@ -467,30 +472,24 @@ impl<'a> View<'a> {
         while first < bits.end {
             let line = first / LINE_BITS;
             let line_end = bits.end.min((line + 1) * LINE_BITS);
-            let Some(summary) = self.summary.get(line / WORD_BITS) else {
-                return Err(self.out_of_range(first));
-            };
+            let summary = self.summary_of(line).ok_or(self.out_of_range(first))?;
             while first < line_end {
-                let word = first / WORD_BITS;
-                let word_end = line_end.min((word + 1) * WORD_BITS);
-                let Some(leaf) = self.leaves.get(word) else {
-                    return Err(self.out_of_range(first));
-                };
+                let end = line_end.min((first / WORD_BITS + 1) * WORD_BITS);
+                let mask = ones(end - first) << (first % WORD_BITS);
+                let leaf = self.leaf_of(first).ok_or(self.out_of_range(first))?;
                 // The previous word is not used, so that this is one plain `lock or` on x86.
-                leaf.fetch_or(ones(word_end - first) << (first % WORD_BITS), SeqCst);
-                first = word_end;
+                leaf.fetch_or(mask, SeqCst);
+                first = end;
             }
             announce(summary, line);
         }
         Ok(())
     }
 
-    /// Marks `bits` of a leaf word. The caller has them from a bitmap of the same length.
+    /// Marks `bits` of leaf word `word`. The caller has them from a bitmap of the same length.
     pub(crate) fn mark_word(self, word: usize, bits: usize) {
         let line = word / LINE_WORDS;
-        let (Some(leaf), Some(summary)) =
-            (self.leaves.get(word), self.summary.get(line / WORD_BITS))
-        else {
+        let (Some(leaf), Some(summary)) = (self.words.get(word), self.summary_of(line)) else {
             debug_assert!(false, "word {word} is from a longer bitmap");
             return;
         };
@@ -499,7 +498,7 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn is_marked(self, bit: usize) -> Result<bool, OutOfRange> {
-        match self.leaves.get(bit / WORD_BITS) {
+        match self.leaf_of(bit) {
             Some(leaf) if bit < self.bits => Ok(leaf.load(SeqCst) & (1 << (bit % WORD_BITS)) != 0),
             _ => Err(self.out_of_range(bit)),
         }
@@ -511,30 +510,36 @@ impl<'a> View<'a> {
         ones(self.bits.saturating_sub(word * WORD_BITS).min(WORD_BITS))
     }
 
+    /// The summary words.
+    fn summary(self) -> &'a [AtomicUsize] {
+        let summary = leaf_words(self.bits)..words_for(self.bits);
+        self.words.get(summary).unwrap_or_default()
+    }
+
     /// The leaf words of `line`.
     fn words_of(self, line: usize) -> Range<usize> {
-        let end = self.leaves.len().min((line + 1) * LINE_WORDS);
+        let end = leaf_words(self.bits).min((line + 1) * LINE_WORDS);
         line * LINE_WORDS..end
     }
 
     /// Leaf words with marked bits, as they are now, lowest first. Clears nothing.
     pub(crate) fn marked_words(self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
-        let lines = self.summary.iter().enumerate().flat_map(|(i, summary)| {
+        let lines = self.summary().iter().enumerate().flat_map(|(i, summary)| {
             set_bits(summary.load(SeqCst)).map(move |bit| i * WORD_BITS + bit)
         });
-        lines
-            .flat_map(move |line| self.words_of(line))
-            .filter_map(move |word| {
-                let bits = self.leaves.get(word)?.load(SeqCst) & self.valid(word);
-                (bits != 0).then_some((word, bits))
-            })
+        let words = lines.flat_map(move |line| self.words_of(line));
+        words.filter_map(move |word| {
+            let bits = self.words.get(word)?.load(SeqCst) & self.valid(word);
+            (bits != 0).then_some((word, bits))
+        })
     }
 
     fn rebuild_summary(self) {
-        for line in 0..self.bits.div_ceil(LINE_BITS) {
-            let mut words = self.leaves[self.words_of(line)].iter();
-            if words.any(|leaf| leaf.load(SeqCst) != 0) {
-                announce(&self.summary[line / WORD_BITS], line);
+        for word in 0..leaf_words(self.bits) {
+            if self.words[word].load(SeqCst) != 0
+                && let Some(summary) = self.summary_of(word / LINE_WORDS)
+            {
+                announce(summary, word / LINE_WORDS);
             }
         }
     }

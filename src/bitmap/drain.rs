@@ -4,7 +4,7 @@ use core::iter::FusedIterator;
 use core::ops::Range;
 
 use super::{LINE_WORDS, Run, Runs, View, WORD_BITS};
-use crate::sync::Ordering::SeqCst;
+use crate::sync::{AtomicUsize, Ordering::SeqCst};
 
 /// Clears the bitmap a leaf word at a time, and yields what was marked, lowest first.
 ///
@@ -12,6 +12,7 @@ use crate::sync::Ordering::SeqCst;
 /// early, it gives the lines it did not visit back to the summary; their leaves it never touched.
 pub(crate) struct DrainWords<'a> {
     view: View<'a>,
+    summary: &'a [AtomicUsize],
     /// The summary word to look at next.
     next_summary: usize,
     /// Lines taken from the summary word before it and not visited yet, as bits of it.
@@ -24,6 +25,7 @@ impl<'a> DrainWords<'a> {
     pub(crate) fn new(view: View<'a>) -> Self {
         Self {
             view,
+            summary: view.summary(),
             next_summary: 0,
             lines: 0,
             leaves: 0..0,
@@ -33,7 +35,7 @@ impl<'a> DrainWords<'a> {
     /// Takes the lines of the next summary word that has any.
     fn next_lines(&mut self) -> Option<()> {
         loop {
-            let summary = self.view.summary.get(self.next_summary)?;
+            let summary = self.summary.get(self.next_summary)?;
             self.next_summary += 1;
             // The look keeps a clean summary shared with the markers. The swap comes before any
             // look at the leaves in the one order of SeqCst: a marker that skips the summary after
@@ -46,7 +48,7 @@ impl<'a> DrainWords<'a> {
     }
 
     fn take_leaf(&self, word: usize) -> Option<(usize, usize)> {
-        let leaf = self.view.leaves.get(word)?;
+        let leaf = self.view.words.get(word)?;
         // Look before the swap: a line has several words and most are clean. A bit set after the
         // look belongs to a mark that had not returned, or whose summary bit is set again.
         if leaf.load(SeqCst) == 0 {
@@ -89,7 +91,7 @@ impl Drop for DrainWords<'_> {
             self.lines |= 1 << (line % WORD_BITS);
         }
         if self.lines != 0
-            && let Some(summary) = self.view.summary.get(self.next_summary - 1)
+            && let Some(summary) = self.summary.get(self.next_summary - 1)
         {
             summary.fetch_or(self.lines, SeqCst);
         }
