@@ -36,6 +36,19 @@ use crate::sync::{
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
+/// Clean pages between two dirty runs that a re-arm protects along, to make one call of two.
+///
+/// A clean page is protected already, so doing it again costs no fault, only the host's work for one
+/// more page: tens of nanoseconds in a table, against a microsecond or more for a call (6 µs on
+/// Hypervisor.framework for a small range, 1 µs for a whole one).
+const DEFAULT_BRIDGE: usize = 64;
+
+/// Faults on open pages of one block, beyond one for each of its pages, that are still no storm.
+///
+/// Each vCPU may fault once on a page that another has just opened, and the host may mark any page
+/// before the guest writes it; both together stay far below.
+const DEFAULT_STORM_LIMIT: u32 = 4096;
+
 /// A set of regions: an array, a slice, a box or a vector of [`TrackedRegion`]s.
 pub trait RegionSet {
     /// The storage of a region's bits.
@@ -141,16 +154,6 @@ pub struct WriteTracker<P, R> {
 }
 
 impl<P, R: RegionSet> WriteTracker<P, R> {
-    /// Gap pages that a re-arm protects along, to join two calls into one.
-    ///
-    /// On Hypervisor.framework a call takes about 6 µs and a needless fault about 5 µs, but most
-    /// gap pages will not be written before the next harvest.
-    pub const DEFAULT_BRIDGE: usize = 16;
-
-    /// Faults on pages of one block that are open already, without any progress, before
-    /// [`FaultError::Storm`]; beyond one for each page of a block.
-    pub const DEFAULT_STORM_LIMIT: u32 = 4096;
-
     /// A tracker of `regions` over `protection`, every page marked.
     ///
     /// # Errors
@@ -173,8 +176,8 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
         Ok(Self {
             protection,
             regions,
-            bridge: Self::DEFAULT_BRIDGE,
-            storm_limit: Self::DEFAULT_STORM_LIMIT,
+            bridge: DEFAULT_BRIDGE,
+            storm_limit: DEFAULT_STORM_LIMIT,
             exclusive: AtomicBool::new(false),
             handlers_begun: AtomicUsize::new(0),
             handlers_ended: AtomicUsize::new(0),
@@ -183,14 +186,17 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
     }
 
     /// Sets how many clean pages between two dirty runs a re-arm may protect along, so that one
-    /// call serves both. Protecting more than needed is always safe; it can cost a fault.
+    /// call serves both; 64 unless set. More suits a host whose calls are dear and whose pages are
+    /// cheap. Protecting more than needed is always safe.
     #[must_use]
     pub fn with_bridge(mut self, pages: usize) -> Self {
         self.bridge = pages;
         self
     }
 
-    /// Sets after how many faults without progress a block is reported as a storm.
+    /// Sets after how many faults on open pages of one block, without any progress in it, they are
+    /// reported as a [`FaultError::Storm`]; 4096 unless set. One for each page of a block comes on
+    /// top.
     #[must_use]
     pub fn with_storm_limit(mut self, faults: u32) -> Self {
         self.storm_limit = faults;
