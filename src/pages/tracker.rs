@@ -307,19 +307,19 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
     /// # Errors
     ///
     /// [`ArmError::Busy`] while a harvest is open. [`ArmError::Host`] where the host could not
-    /// protect a region: all pages of it and of those after it are then marked, as any of them may
-    /// be writable.
+    /// protect a region: every page of every region is then marked, as marks are forgotten by now
+    /// and there is no new baseline.
     pub fn arm(&self) -> Result<(), ArmError<P::Error>> {
         let _exclusive = self.exclusive().ok_or(ArmError::Busy)?;
         let regions = self.regions.regions();
-        for (index, region) in regions.iter().enumerate() {
+        for region in regions {
             region.dirty.clear();
             region.controller.reset();
             let whole = region.page_range();
             self.tally.rearm_calls.fetch_add(1, Relaxed);
             if let Err(error) = self.protection.protect(whole.clone()) {
                 note!(error, "arming the region at {:#x} failed", whole.start);
-                regions[index..].iter().for_each(mark_all);
+                regions.iter().for_each(mark_all);
                 return Err(ArmError::Host {
                     start: whole.start,
                     end: whole.end,

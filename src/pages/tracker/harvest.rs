@@ -134,11 +134,12 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                 if batch.runs.is_empty() {
                     break;
                 }
+                // Whatever becomes of the batch: the faults to come are on pages that were protected.
+                batch.runs.iter().for_each(|&run| region.record_harvest(run));
                 self.protect_batch(&batch, harvested)?;
                 while let Some(&run) = batch.runs.front() {
                     accept(region, run)?;
                     batch.runs.pop_front();
-                    region.record_harvest(run);
                     harvested.runs += 1;
                     harvested.pages += run.len;
                 }
