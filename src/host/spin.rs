@@ -1,0 +1,19 @@
+#![doc = include_str!("../../features/spin.md")]
+
+use core::ops::Range;
+
+use ::spin::{RelaxStrategy, mutex::Mutex};
+
+use crate::{WriteProtect, WriteProtectMut};
+
+impl<P: WriteProtectMut, R: RelaxStrategy> WriteProtect for Mutex<P, R> {
+    type Error = P::Error;
+
+    fn protect(&self, range: Range<u64>) -> Result<(), Self::Error> {
+        self.lock().protect(range)
+    }
+
+    fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
+        self.lock().unprotect(range)
+    }
+}
