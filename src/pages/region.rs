@@ -357,7 +357,7 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
         first..self.pages().min(self.page_of(address).saturating_add(rest))
     }
 
-    /// Tells the controller that `run` was harvested.
+    /// Tells the controller that `run` is about to be protected again.
     pub(super) fn record_harvest(&self, run: Run) {
         let Range { start, end } = self.addresses(run.range());
         for block in self.block_of(start)..=self.block_of(end - 1) {

@@ -134,8 +134,10 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                 if batch.runs.is_empty() {
                     break;
                 }
-                // Whatever becomes of the batch: the faults to come are on pages that were protected.
-                batch.runs.iter().for_each(|&run| region.record_harvest(run));
+                // Even if the batch fails: later faults are on pages that were protected meanwhile.
+                for &run in &batch.runs {
+                    region.record_harvest(run);
+                }
                 self.protect_batch(&batch, harvested)?;
                 while let Some(&run) = batch.runs.front() {
                     accept(region, run)?;
