@@ -1,0 +1,71 @@
+//! The project's own commands. `cargo xtask --help` lists them.
+
+mod demo;
+mod elf;
+mod golden;
+mod machine;
+mod matrix;
+mod process;
+mod qemu;
+mod repo;
+mod run_elf;
+mod setup;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+/// The project's own commands.
+///
+/// Each one first sets up what it needs and is not there yet (Rust targets, toolchains, QEMU), and
+/// says so before it does it. Exit status: 0 when all went well, 1 when something failed, 2 when
+/// something is missing that this program cannot install.
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot the example hypervisor (examples/el2) in QEMU and show that no written page is lost
+    Demo(demo::Args),
+    /// Run every check that the project has, as CI does
+    Test(test::Args),
+    /// Boot one bare-metal program in QEMU and compare its output with the golden file beside it
+    Qemu(qemu::Args),
+    /// Walk features/matrix.json: every target with every set of features
+    Matrix(matrix::Args),
+    /// Boot one ELF file in QEMU: cargo's runner for the bare-metal targets
+    RunElf(run_elf::Args),
+}
+
+fn main() -> ExitCode {
+    let repo = match repo::Repo::find() {
+        Ok(repo) => repo,
+        Err(error) => return report(&error),
+    };
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&repo, &args),
+        Command::Test(args) => test::run(&repo, &args),
+        Command::Qemu(args) => qemu::run(&repo, &args),
+        Command::Matrix(args) => matrix::run(&repo, &args),
+        Command::RunElf(args) => run_elf::run(&args),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("xtask: {error:#}");
+    match error.downcast_ref::<setup::Missing>() {
+        Some(_) => ExitCode::from(2),
+        None => ExitCode::FAILURE,
+    }
+}

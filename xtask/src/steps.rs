@@ -1,0 +1,135 @@
+//! The steps of `cargo xtask test`. A new check is a new line here.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::demo;
+use crate::matrix::Matrix;
+use crate::process::{Counts, capture_with_progress, describe};
+use crate::repo::Repo;
+
+/// The toolchain that Cargo.toml names as the oldest, as rustup names it.
+pub const OLDEST_RUST: &str = concat!(env!("CARGO_PKG_RUST_VERSION"), ".0");
+
+pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'a>>> {
+    let step = |name, what| Step::new(repo, name, what);
+    let host = matrix.widest("host")?;
+    let el2 = matrix.widest("aarch64-unknown-none")?;
+    // Its own build directory: other flags would rebuild everything in the common one.
+    let loom = repo.target_dir.join("loom");
+    let loom = format!("test --release --test loom --target-dir {}", loom.display());
+    let miri = "+nightly miri test --lib --test oracle --test tracker";
+    let seeds = if full { "-Zmiri-many-seeds=0..8" } else { "" };
+    // The demo boots its own program.
+    let programs = matrix.programs().into_iter();
+    let others = programs.filter(|name| *name != demo::PROGRAM);
+
+    Ok(vec![
+        step("fmt", "rustfmt has nothing to change").cargo("fmt --all --check"),
+        step("clippy", "no lint, on any target and set of features")
+            .xtask("matrix --only clippy")
+            .cargo("clippy --package xtask --all-targets -- -D warnings"),
+        step("docs", "the documentation builds without a warning")
+            .set("RUSTDOCFLAGS", "-D warnings")
+            .cargo(&format!("doc --no-deps {host}"))
+            .cargo(&format!("doc --no-deps {el2}")),
+        step("tests", "all tests that run on this machine")
+            .xtask("matrix --only test")
+            .cargo("test --package xtask"),
+        step("loom", "every interleaving within the bound")
+            .set("RUSTFLAGS", "--cfg loom")
+            .set("LOOM_MAX_PREEMPTIONS", if full { "3" } else { "2" })
+            .cargo(&loom),
+        step("miri", "no undefined behaviour, two aliasing models")
+            .set("MIRIFLAGS", seeds)
+            .cargo(miri)
+            .set("MIRIFLAGS", &format!("-Zmiri-tree-borrows {seeds}"))
+            .cargo(miri),
+        step("msrv", "the oldest Rust that Cargo.toml promises")
+            .cargo(&format!("+{OLDEST_RUST} check {host}"))
+            .cargo(&format!("+{OLDEST_RUST} check {el2}")),
+        step("matrix", "every target, every set of features").xtask("matrix --only check,build"),
+        step("demo", "no written page is lost, on either CPU model").xtask("demo"),
+        others.fold(
+            step("qemu", "the other bare-metal programs and tests"),
+            |step, name| step.xtask(&format!("qemu {name}")),
+        ),
+        step("wrong-order", "with mark before grant, pages must be lost")
+            .xtask("demo --wrong-order --cpu max"),
+    ])
+}
+
+/// A few commands under one title.
+pub struct Step<'a> {
+    repo: &'a Repo,
+    pub name: &'static str,
+    pub what: &'static str,
+    /// What the commands that follow find in their environment.
+    environment: Vec<(&'static str, String)>,
+    pub commands: Vec<Command>,
+}
+
+impl<'a> Step<'a> {
+    fn new(repo: &'a Repo, name: &'static str, what: &'static str) -> Self {
+        Self {
+            repo,
+            name,
+            what,
+            environment: Vec::new(),
+            commands: Vec::new(),
+        }
+    }
+
+    fn set(mut self, key: &'static str, value: &str) -> Self {
+        self.environment.push((key, value.trim().into()));
+        self
+    }
+
+    fn cargo(self, args: &str) -> Self {
+        let command = self.repo.cargo(args);
+        self.command(command)
+    }
+
+    fn xtask(self, args: &str) -> Self {
+        let command = self.repo.xtask(args);
+        self.command(command)
+    }
+
+    fn command(mut self, mut command: Command) -> Self {
+        let environment = self.environment.iter();
+        command.envs(environment.map(|(key, value)| (key, value)));
+        self.commands.push(command);
+        self
+    }
+
+    /// Runs the commands, one after the other whatever becomes of them, and logs what they say.
+    pub fn run(&mut self, log: &Path) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let mut log_text = String::new();
+        let start = Instant::now();
+        for command in &mut self.commands {
+            let start = Instant::now();
+            let output = capture_with_progress(command)?;
+            let result = Counts::of(&output);
+            let verdict = if result.failed == 0 { "ok" } else { "FAILED" };
+            println!("  {verdict:7}{:>6}  {}", seconds(start), describe(command));
+            let text = output.lines.join("\n");
+            if result.failed > 0 {
+                println!("{text}\n  {}", output.ending());
+            }
+            log_text += &format!("$ {}\n{text}\n\n", describe(command));
+            counts += result;
+        }
+        fs::write(log, log_text)?;
+        println!("  {counts}, {}", seconds(start));
+        Ok(counts)
+    }
+}
+
+fn seconds(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f32())
+}
