@@ -31,7 +31,6 @@ use truth::{Findings, Truth};
 /// Rounds of all classes. Every other one begins at a clean checkpoint, where all blocks are coarse
 /// again; those between find the blocks as the hot pattern left them, stepped down.
 const ROUNDS: u64 = 4;
-const _: () = assert!(ROUNDS <= guest::MAX_ROUNDS);
 
 static TRUTH: Mutex<Truth> = Mutex::new(Truth::new());
 
@@ -46,6 +45,7 @@ fn run() -> ! {
     console::open();
     report::title(features, ROUNDS);
 
+    const { assert!(ROUNDS <= guest::MAX_ROUNDS) };
     guest::load(ROUNDS);
     tracking::init();
     tracking::activate();

@@ -3,6 +3,8 @@
 mod demo;
 mod elf;
 mod golden;
+mod heatmap;
+mod linux;
 mod machine;
 mod matrix;
 mod process;
@@ -12,7 +14,9 @@ mod run_elf;
 mod setup;
 mod steps;
 mod test;
+mod trace;
 
+use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,7 +27,7 @@ use clap::{Parser, Subcommand};
 ///
 /// Each one first sets up what it needs and is not there yet (Rust targets, toolchains, QEMU), and
 /// says so before it does it. Exit status: 0 when all went well, 1 when something failed, 2 when
-/// something is missing that this program cannot install.
+/// something is missing that this program cannot install, or what it was given cannot be used.
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Boot the example hypervisor (examples/el2) in QEMU and show that no written page is lost
+    /// Boot an example hypervisor in QEMU and show that no written page is lost
     Demo(demo::Args),
     /// Run every check that the project has, as CI does
     Test(test::Args),
@@ -39,6 +43,8 @@ enum Command {
     Qemu(qemu::Args),
     /// Walk features/matrix.json: every target with every set of features
     Matrix(matrix::Args),
+    /// Show what is in a recorded trace, draw it, or make it smaller
+    Trace(trace::Args),
     /// Boot one ELF file in QEMU: cargo's runner for the bare-metal targets
     RunElf(run_elf::Args),
 }
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&repo, &args),
         Command::Qemu(args) => qemu::run(&repo, &args),
         Command::Matrix(args) => matrix::run(&repo, &args),
+        Command::Trace(args) => trace::run(&args),
         Command::RunElf(args) => run_elf::run(&args),
     };
     match outcome {
@@ -64,8 +71,21 @@ fn main() -> ExitCode {
 
 fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("xtask: {error:#}");
-    match error.downcast_ref::<setup::Missing>() {
-        Some(_) => ExitCode::from(2),
-        None => ExitCode::FAILURE,
+    if error.is::<setup::Missing>() || error.is::<BadInput>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
     }
 }
+
+/// What a person gave cannot be used. The errors below it, if there are any, say why.
+#[derive(Debug)]
+pub struct BadInput(pub String);
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}

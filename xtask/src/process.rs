@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
-use std::ops::AddAssign;
+use std::ops::{AddAssign, ControlFlow};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// What a command said, both streams in the order in which they were written, and how it ended.
 pub struct Output {
     pub lines: Vec<String>,
-    /// `None` when it was stopped at the time limit.
+    /// `None` when it was stopped, at the time limit or before.
     pub status: Option<ExitStatus>,
 }
 
@@ -42,6 +42,20 @@ pub fn capture(
     limit: Option<Duration>,
     mut on_line: impl FnMut(Option<&str>),
 ) -> Result<Output> {
+    watch(command, limit, QUIET, |line| {
+        on_line(line);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same, but `None` comes after each time of `quiet` without a line, and the command is stopped
+/// where `on_line` says so.
+pub fn watch(
+    command: &mut Command,
+    limit: Option<Duration>,
+    quiet: Duration,
+    mut on_line: impl FnMut(Option<&str>) -> ControlFlow<()>,
+) -> Result<Output> {
     let (reader, writer) = io::pipe()?;
     command.stdin(Stdio::null());
     command.stdout(writer.try_clone()?).stderr(writer);
@@ -54,19 +68,21 @@ pub fn capture(
     let end = limit.map(|limit| Instant::now() + limit);
     let mut lines = Vec::new();
     let status = loop {
-        let left = end.map_or(QUIET, |end| end.saturating_duration_since(Instant::now()));
-        match news.recv_timeout(left.min(QUIET)) {
+        let left = end.map_or(quiet, |end| end.saturating_duration_since(Instant::now()));
+        let verdict = match news.recv_timeout(left.min(quiet)) {
             Ok(line) => {
-                on_line(Some(&line));
+                let verdict = on_line(Some(&line));
                 lines.push(line);
+                verdict
             }
             Err(RecvTimeoutError::Disconnected) => break Some(child.wait()?),
-            Err(RecvTimeoutError::Timeout) if left > QUIET || end.is_none() => on_line(None),
-            Err(RecvTimeoutError::Timeout) => {
-                child.kill()?;
-                child.wait()?;
-                break None;
-            }
+            Err(RecvTimeoutError::Timeout) if left > quiet || end.is_none() => on_line(None),
+            Err(RecvTimeoutError::Timeout) => ControlFlow::Break(()),
+        };
+        if verdict.is_break() {
+            child.kill()?;
+            child.wait()?;
+            break None;
         }
     };
     Ok(Output { lines, status })

@@ -49,6 +49,11 @@ impl Repo {
         command
     }
 
+    /// A path as short as a person at the root would write it.
+    pub fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
     /// The bare-metal program of that name: an example or a test.
     pub fn program<'a>(&self, name: &'a str) -> Result<Program<'a>> {
         for (kind, folder) in [(Kind::Example, "examples"), (Kind::Test, "tests")] {
