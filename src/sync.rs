@@ -6,10 +6,12 @@
 #[cfg(loom)]
 pub use loom::sync::atomic::AtomicUsize;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, fence};
 #[cfg(not(loom))]
 pub use portable_atomic::AtomicUsize;
 #[cfg(not(loom))]
 pub(crate) use portable_atomic::{AtomicBool, AtomicU32};
 
 pub(crate) use core::sync::atomic::Ordering;
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::fence;

@@ -34,6 +34,7 @@ use super::region::{Span, TrackedRegion};
 use crate::sync::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 
 /// Clean pages between two dirty runs that a re-arm protects along, to make one call of two.
@@ -274,18 +275,22 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
 
     /// Counts a handler in until the guard drops.
     fn enter_handler(&self) -> InFlight<'_> {
-        // The add comes before the grant, as its acquire side keeps what follows behind it; who
-        // sees the effect of a grant, and then looks, sees the handler. No store side is needed.
-        self.handlers_begun.fetch_add(1, SeqCst);
+        self.handlers_begun.fetch_add(1, Relaxed);
+        // The count comes before the grant, however the host stores a permission: an acquire on the
+        // add would keep the grant behind its load side alone, not behind its store. It pairs with
+        // the fence below: who knows of a store that the grant let through sees the handler.
+        fence(SeqCst);
         InFlight(&self.handlers_ended)
     }
 
     /// Handlers that have begun and not ended.
     fn handlers_in_flight(&self) -> usize {
-        // Ended first: if the two are then equal, none was in flight at the first load. It
-        // acquires the marks of each handler that it counts.
-        let ended = self.handlers_ended.load(SeqCst);
-        self.handlers_begun.load(SeqCst).wrapping_sub(ended)
+        // See `enter_handler`.
+        fence(SeqCst);
+        // Ended first, and acquired: then the second load sees the beginning of each handler that
+        // the first one counts, and the drain to come sees its marks.
+        let ended = self.handlers_ended.load(Acquire);
+        self.handlers_begun.load(Relaxed).wrapping_sub(ended)
     }
 
     /// Takes the right to harvest, arm or disarm; `None` while another has it.
@@ -424,8 +429,8 @@ struct InFlight<'a>(&'a AtomicUsize);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // Its release side publishes the marks; no load side is needed.
-        self.0.fetch_add(1, SeqCst);
+        // Release publishes the marks; nothing is read, so no acquire.
+        self.0.fetch_add(1, Release);
     }
 }
 

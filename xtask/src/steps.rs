@@ -42,7 +42,7 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
             .cargo("test --package xtask"),
         step("loom", "every interleaving within the bound")
             .set("RUSTFLAGS", "--cfg loom")
-            .set("LOOM_MAX_PREEMPTIONS", if full { "3" } else { "2" })
+            .set("LOOM_MAX_PREEMPTIONS", if full { "4" } else { "3" })
             .cargo(&loom),
         step("miri", "no undefined behaviour, two aliasing models")
             .set("MIRIFLAGS", seeds)
@@ -58,6 +58,11 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
             step("qemu", "the other bare-metal programs and tests"),
             |step, name| step.xtask(&format!("qemu {name}")),
         ),
+        step(
+            "linux",
+            "no page that Linux writes is lost, and it migrates while it runs",
+        )
+        .xtask("demo --guest linux --short --controller on"),
         step("wrong-order", "with mark before grant, pages must be lost")
             .xtask("demo --wrong-order --cpu max"),
     ])
