@@ -1,0 +1,14 @@
+//! The tracker over a software MMU: each law at the API, with every step that can fail made to fail.
+
+mod bad_input;
+mod checkpoint;
+mod counters;
+mod faults;
+mod harvest;
+mod interleavings;
+mod regions;
+mod sequences;
+mod step_down;
+mod stress;
+mod two_phase;
+mod world;
