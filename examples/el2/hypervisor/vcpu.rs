@@ -2,17 +2,15 @@
 
 use core::{
     arch::asm,
-    fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use aarch64_cpu::registers::{
-    CPACR_EL1, ELR_EL1, ELR_EL2, ESR_EL1, ESR_EL2, FAR_EL1, FAR_EL2, HCR_EL2, HPFAR_EL2, MAIR_EL1,
-    PAR_EL1, ReadWriteable, Readable, SCTLR_EL1, SP_EL1, SPSR_EL2, TCR_EL1, TPIDR_EL2, TTBR0_EL1,
-    VBAR_EL1, Writeable,
+    CPACR_EL1, ELR_EL1, ELR_EL2, ESR_EL1, ESR_EL2, FAR_EL1, HCR_EL2, MAIR_EL1, ReadWriteable,
+    Readable, SCTLR_EL1, SP_EL1, SPSR_EL2, TCR_EL1, TPIDR_EL2, TTBR0_EL1, VBAR_EL1, Writeable,
 };
 use aarch64_rt::RegisterStateRef;
-use pugmark::arch::aarch64::{Abort, classify, hpfar_is_valid, ipa_from_hpfar, ipa_from_par};
+use pugmark::arch::aarch64::{Abort, classify};
 use spin::Mutex;
 
 use super::{
@@ -22,6 +20,7 @@ use super::{
     hypercall, idle,
     layout::{GUEST_ROOT, VCPUS, guest_stack_end},
     pace, schedule,
+    syndrome::{Registers, ipa},
     tracking::{self, tracker},
 };
 
@@ -188,22 +187,6 @@ fn retry(vcpu: usize, esr: u64, pc: u64) {
     }
 }
 
-/// The guest physical address of an abort; `None` where the guest's tables no longer say.
-fn ipa(esr: u64) -> Option<u64> {
-    let far = FAR_EL2.get();
-    if hpfar_is_valid(esr) {
-        return Some(ipa_from_hpfar(HPFAR_EL2.get(), far));
-    }
-    // The guest may be between an AT and the read of its result.
-    let guests = PAR_EL1.get();
-    // SAFETY: a translation by the guest's tables; it changes PAR_EL1, and nothing else that
-    // software sees.
-    unsafe { asm!("at s1e1r, {}", "isb", in(reg) far, options(nostack, preserves_flags)) };
-    let result = PAR_EL1.get();
-    PAR_EL1.set(guests);
-    ipa_from_par(result, far)
-}
-
 fn on_hypercall(vcpu: usize, x: &mut [u64; 19]) {
     match x[0] {
         hypercall::NEXT => (x[0], x[1]) = schedule::park(vcpu, x[1]),
@@ -246,15 +229,5 @@ impl Exits {
         if self.faults.push(new).is_err() {
             die(format_args!("more kinds of fault than expected"));
         }
-    }
-}
-
-/// The registers that describe an exit.
-struct Registers(u64);
-
-impl fmt::Display for Registers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (far, hpfar) = (FAR_EL2.get(), HPFAR_EL2.get());
-        write!(f, "ESR {:#x} FAR {far:#x} HPFAR {hpfar:#x}", self.0)
     }
 }
