@@ -2,14 +2,14 @@
 //!
 //! `cargo run --example embed --features std`
 //!
-//! A VMM has three duties: a `WriteProtect` for its host; the tracker called at each write fault;
-//! a harvest whenever it wants to know. The host here is a table of permissions; on a real one the
-//! two methods edit stage 2, or call `hv_vm_protect`.
+//! A VMM supplies a `WriteProtect`, calls the tracker at each write fault, and harvests when it wants
+//! to know. The host here is a table of permissions; a real one edits stage 2, or its like.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
+use pugmark::host::std::Clock;
 use pugmark::{BoxedRegion, FaultOutcome, PageGeometry, WriteProtectMut, WriteTracker};
 
 const RAM: u64 = 0x4000_0000;
@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host = Mutex::new(Permissions(vec![true; PAGES]));
     let region = BoxedRegion::boxed(RAM, SIZE, GEOMETRY)?;
     let tracker = WriteTracker::new(host, [region])?;
+    let clock = Clock::new();
 
     // 3. A checkpoint. What is in memory now is the baseline: copy it after this.
     tracker.arm()?;
@@ -73,5 +74,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("written: {len:#9x} bytes at {start:#x}");
     }
     println!("{} pages in {} runs", harvested.pages, harvested.runs);
+    tracker.tick(clock.now()); // blocks that fault often are opened by the page from now on
     Ok(())
 }

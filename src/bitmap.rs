@@ -2,9 +2,10 @@
 //!
 //! # Layout
 //!
-//! The storage is a slice of words. The leaves come first, one bit an index, so that they are a
-//! plain little-endian bitmap that KVM, a vhost-user peer or a file can share as it is. After them
-//! comes the summary: one bit for each cache line of leaves, [`LINE_BITS`] of them. With 4 KiB
+//! The storage is a slice of words. The leaves come first, one bit an index, so that they are the
+//! plain bitmap (on a little-endian machine, byte by byte) that KVM, a vhost-user peer or a file
+//! shares. A peer that *sets* leaf bits knows nothing of the summary: see
+//! [`rescan`](DirtyBitmap::rescan). After them comes the summary: one bit for each cache line of leaves, [`LINE_BITS`] of them. With 4 KiB
 //! pages a 2 MiB block is thus one cache line and one summary bit, and a drain looks only at the
 //! lines that the summary names: its cost follows what changed, not what exists.
 //!
@@ -51,6 +52,11 @@ pub(crate) const WORD_BITS: usize = usize::BITS as usize;
 /// Bits under one summary bit: a cache line of 64 bytes, the common size on x86 and Arm.
 pub const LINE_BITS: usize = 512;
 const LINE_WORDS: usize = LINE_BITS / WORD_BITS;
+
+/// The most bits that a bitmap can have: as many as a `usize` counts, in whole lines.
+///
+/// Only a 32-bit address space is large enough to come near.
+pub const MAX_BITS: usize = usize::MAX - usize::MAX % LINE_BITS;
 
 const fn leaf_words(bits: usize) -> usize {
     bits.div_ceil(WORD_BITS)
@@ -183,7 +189,7 @@ impl<const WORDS: usize> DirtyBitmap<[AtomicUsize; WORDS]> {
     /// ```
     pub const fn new(bits: usize) -> Self {
         assert!(
-            WORDS >= words_for(bits),
+            bits <= MAX_BITS && WORDS >= words_for(bits),
             "the bitmap needs words_for(bits) words of storage"
         );
         Self {
@@ -196,7 +202,12 @@ impl<const WORDS: usize> DirtyBitmap<[AtomicUsize; WORDS]> {
 #[cfg(feature = "alloc")]
 impl DirtyBitmap<alloc::boxed::Box<[AtomicUsize]>> {
     /// A clean bitmap of `bits` bits on the heap.
+    ///
+    /// # Panics
+    ///
+    /// Where `bits` is more than [`MAX_BITS`].
     pub fn boxed(bits: usize) -> Self {
+        assert!(bits <= MAX_BITS, "no bitmap has {bits} bits");
         Self {
             words: (0..words_for(bits)).map(|_| AtomicUsize::new(0)).collect(),
             bits,
@@ -216,15 +227,23 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     pub fn with_storage(storage: S, bits: usize) -> Result<Self, StorageTooSmall> {
         let needed = words_for(bits);
         let given = storage.as_ref().len();
-        if given < needed {
+        if given < needed || bits > MAX_BITS {
             return Err(StorageTooSmall { needed, given });
         }
         let bitmap = Self {
             words: storage,
             bits,
         };
-        bitmap.view().rebuild_summary();
+        bitmap.rescan();
         Ok(bitmap)
+    }
+
+    /// Makes the summary say of each marked leaf that it is marked: one load a word.
+    ///
+    /// Call it before a drain where somebody else sets bits in the leaves, as KVM's dirty log or a
+    /// vhost-user peer does. Without it such bits are in no drain and in no count.
+    pub fn rescan(&self) {
+        self.view().rebuild_summary();
     }
 
     /// Bits in the bitmap, marked or not.
@@ -252,7 +271,8 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`] where the range goes past the end; nothing is marked then.
+    /// [`OutOfRange`] where the range goes past the end, or ends before it starts; nothing is
+    /// marked then.
     #[inline]
     pub fn mark_range(&self, bits: Range<usize>) -> Result<(), OutOfRange> {
         self.view().mark_range(bits)
@@ -310,12 +330,15 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     ///
     /// If `sink` unwinds, the bit it was given and all after it stay marked.
     pub fn drain_bits(&self, mut sink: impl FnMut(usize)) {
-        self.drain_words(|word, mut bits| {
-            while bits != 0 {
-                sink(word * WORD_BITS + bits.trailing_zeros() as usize);
-                bits &= bits - 1;
+        let view = self.view();
+        for (word, bits) in DrainWords::new(view) {
+            let mut refused = drain::PutBackWord { view, word, bits };
+            while refused.bits != 0 {
+                sink(word * WORD_BITS + refused.bits.trailing_zeros() as usize);
+                refused.bits &= refused.bits - 1;
             }
-        });
+            core::mem::forget(refused);
+        }
     }
 
     /// Clears the bitmap, and reports each leaf word that has marked bits: its index and the bits.
@@ -462,11 +485,8 @@ impl<'a> View<'a> {
 
     #[inline]
     pub(crate) fn mark_range(self, bits: Range<usize>) -> Result<(), OutOfRange> {
-        if bits.is_empty() {
-            return Ok(());
-        }
-        if bits.end > self.bits {
-            return Err(self.out_of_range(bits.end - 1));
+        if bits.start > bits.end || bits.end > self.bits {
+            return Err(self.out_of_range(bits.start.max(bits.end) - 1));
         }
         let mut first = bits.start;
         while first < bits.end {

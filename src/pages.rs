@@ -15,6 +15,6 @@ pub use region::BoxedRegion;
 pub use region::StaticRegion;
 pub use region::{BorrowedRegion, DirtyRun, RegionError, TrackedRegion, blocks_for, pages_for};
 pub use tracker::{
-    ArmError, Counters, FaultError, FaultOutcome, Harvest, HarvestError, Harvested, RegionOrder,
-    RegionSet, Untracked, WriteTracker,
+    ArmError, Counters, FaultError, FaultOutcome, Harvest, HarvestError, Harvested, RegionSet,
+    RegionsError, Untracked, WriteTracker,
 };

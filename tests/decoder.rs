@@ -2,6 +2,7 @@
 
 use pugmark::arch::aarch64::{
     Abort, NotOurs, WriteCause, classify, hpfar_is_valid, ipa_from_hpfar, ipa_from_par,
+    is_translation_fault,
 };
 
 /// A syndrome out of its fields; `noise` fills all other bits.
@@ -96,7 +97,7 @@ fn every_combination_of_fields_is_classified_as_the_table_says() {
 }
 
 #[test]
-fn every_combination_of_fields_says_whether_hpfar_is_valid() {
+fn every_combination_of_fields_says_what_is_valid_and_what_is_missing() {
     let mut seed = 2;
     for (class, status, [wnr, cm, s1ptw]) in combinations() {
         let kind = KINDS[usize::from(status)];
@@ -104,6 +105,11 @@ fn every_combination_of_fields_says_whether_hpfar_is_valid() {
         for other in [0, u64::MAX, noise(&mut seed)] {
             let esr = esr(class, status, wnr, cm, s1ptw, other);
             assert_eq!(hpfar_is_valid(esr), expected, "{esr:#x}");
+            assert_eq!(
+                is_translation_fault(esr),
+                kind == Kind::Translation,
+                "{esr:#x}"
+            );
         }
     }
 }

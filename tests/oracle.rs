@@ -6,6 +6,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::thread;
+use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -115,6 +116,7 @@ fn any_op(len: usize) -> impl Strategy<Value = Op> {
             let len = len.div_ceil(ratio);
             Op::FoldFromCoarser { len, ratio, seed }
         }),
+        1 => any_index(len).prop_map(Op::MarkByPeer),
         1 => any::<u64>().prop_map(Op::Scribble),
     ]
 }
@@ -244,6 +246,16 @@ fn storage_too_small_is_an_error_that_names_both_sizes() {
 }
 
 #[test]
+fn more_bits_than_a_bitmap_can_have_are_refused() {
+    use pugmark::bitmap::MAX_BITS;
+    for bits in [MAX_BITS + 1, usize::MAX] {
+        let error = DirtyBitmap::with_storage([AtomicUsize::new(0)], bits).unwrap_err();
+        assert_eq!(error.given, 1);
+    }
+    assert!(MAX_BITS.is_multiple_of(pugmark::bitmap::LINE_BITS));
+}
+
+#[test]
 #[should_panic = "words_for(bits) words"]
 fn an_array_too_small_panics_in_new() {
     let _ = DirtyBitmap::<[AtomicUsize; 2]>::new(1000);
@@ -326,6 +338,10 @@ fn a_sink_of_bits_that_unwinds_loses_none() {
     for n in [0, 1, 2, 13, 14, 100, 244] {
         let [before, after] = unwinds_at(n, |bitmap, sink| bitmap.drain_bits(|_| sink()));
         let nth = (0..before.len()).filter(|&bit| before[bit]).nth(n).unwrap();
+        assert!(
+            !after[..nth].contains(&true),
+            "a bit that the sink had is marked"
+        );
         assert_eq!(after[nth..], before[nth..]);
     }
 }
@@ -423,10 +439,18 @@ impl Guest {
         }
     }
 
-    fn final_versions(&self) -> Vec<Vec<u64>> {
-        let versions =
-            |bits: &[AtomicU64; Self::LEN]| bits.iter().map(|v| v.load(Relaxed)).collect();
-        self.written.iter().map(versions).collect()
+    /// Of each bit and marker, some drainer saw the last version.
+    fn check_last_versions(&self, mirrors: &[Box<Mirror>]) {
+        for (marker, bits) in self.written.iter().enumerate() {
+            for (bit, written) in bits.iter().enumerate() {
+                let seen = mirrors.iter().map(|mirror| mirror.seen[marker][bit]).max();
+                assert_eq!(
+                    seen,
+                    Some(written.load(Relaxed)),
+                    "bit {bit} of marker {marker}"
+                );
+            }
+        }
     }
 }
 
@@ -505,18 +529,10 @@ fn drainers_that_overlap_share_every_mark_between_them() {
     guest.drain(&mut last, &mut Rng(0));
     mirrors.push(last);
 
-    let written = guest.final_versions();
-    for bit in 0..Guest::LEN {
+    guest.check_last_versions(&mirrors);
+    for (bit, newly) in guest.newly.iter().enumerate() {
         let delivered: usize = mirrors.iter().map(|mirror| mirror.delivered[bit]).sum();
-        assert_eq!(delivered, guest.newly[bit].load(Relaxed), "bit {bit}");
-        for marker in 0..Guest::MARKERS {
-            let seen = mirrors.iter().map(|mirror| mirror.seen[marker][bit]).max();
-            assert_eq!(
-                seen,
-                Some(written[marker][bit]),
-                "bit {bit} of marker {marker}"
-            );
-        }
+        assert_eq!(delivered, newly.load(Relaxed), "bit {bit}");
     }
 }
 
@@ -524,7 +540,7 @@ fn drainers_that_overlap_share_every_mark_between_them() {
 fn a_run_that_a_sink_refuses_is_not_lost_to_markers_or_to_other_drainers() {
     let guest = Guest::new();
     let stop = AtomicBool::new(false);
-    let mirrors = thread::scope(|scope| {
+    let mut mirrors = thread::scope(|scope| {
         let markers: Vec<_> = (0..Guest::MARKERS)
             .map(|marker| {
                 let guest = &guest;
@@ -564,19 +580,134 @@ fn a_run_that_a_sink_refuses_is_not_lost_to_markers_or_to_other_drainers() {
     });
     let mut last = Box::new(Mirror::new());
     guest.drain(&mut last, &mut Rng(0));
-    let written = guest.final_versions();
-    for bit in 0..Guest::LEN {
-        for marker in 0..Guest::MARKERS {
-            let seen = mirrors
-                .iter()
-                .chain([&last])
-                .map(|mirror| mirror.seen[marker][bit])
-                .max();
-            assert_eq!(
-                seen,
-                Some(written[marker][bit]),
-                "bit {bit} of marker {marker}"
-            );
+    mirrors.push(last);
+    guest.check_last_versions(&mirrors);
+}
+
+// ---- the promise, two threads at a time, at the worst moment
+
+/// Rounds in which two threads do one thing each at nearly the same time. `check` runs when both
+/// are done. None of the three may panic: the other thread would wait for ever. Returns how many rounds it said `false` to, and how many there were.
+fn race(
+    left: impl Fn(u64) + Sync,
+    mut right: impl FnMut(u64),
+    mut check: impl FnMut(u64) -> bool,
+) -> (u64, u64) {
+    let rounds = if cfg!(miri) { 300 } else { 1_000_000 };
+    let limit = Duration::from_millis(if cfg!(miri) { 60_000 } else { 1_500 });
+    let [begun, done] = [(); 2].map(|()| AtomicU64::new(0));
+    let wait_for = |counter: &AtomicU64, round| {
+        for spins in 0_u32.. {
+            let now = counter.load(Acquire);
+            if now >= round {
+                return now;
+            }
+            // The other thread may be off its core.
+            match spins % 256 {
+                255 => thread::yield_now(),
+                _ => std::hint::spin_loop(),
+            }
         }
-    }
+        unreachable!("it spins on")
+    };
+    // One thread a little earlier, or the other.
+    let delay = |round: u64, step: u64| (0..round * step % 31).for_each(|_| std::hint::spin_loop());
+    let start = Instant::now();
+    let mut failed = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                if wait_for(&begun, round) == u64::MAX {
+                    return;
+                }
+                delay(round, 7);
+                left(round);
+                done.store(round, Release);
+            }
+        });
+        let mut round = 0;
+        while round < rounds && (round % 256 != 0 || start.elapsed() < limit) {
+            round += 1;
+            begun.store(round, Release);
+            delay(round, 11);
+            right(round);
+            wait_for(&done, round);
+            failed += u64::from(!check(round));
+        }
+        begun.store(u64::MAX, Release);
+        (failed, round)
+    })
+}
+
+/// Two lines, so that a drain has more than one place to look.
+fn two_lines() -> DirtyBitmap<[AtomicUsize; words_for(600)]> {
+    DirtyBitmap::new(600)
+}
+
+#[test]
+fn a_store_before_a_mark_that_was_set_already_is_seen_by_a_later_drain() {
+    let bitmap = two_lines();
+    let page = AtomicU64::new(0);
+    let copy = AtomicU64::new(0);
+    let drain = || bitmap.drain_bits(|_| copy.store(page.load(Relaxed), Relaxed));
+    let mark = || bitmap.mark(520).is_ok();
+    mark();
+    let (lost, rounds) = race(
+        |round| {
+            page.store(round, Relaxed);
+            mark();
+        },
+        |_| drain(),
+        |round| {
+            drain();
+            // For the next round.
+            mark();
+            copy.load(Relaxed) == round
+        },
+    );
+    assert_eq!(lost, 0, "pages lost in {rounds} rounds");
+}
+
+#[test]
+fn a_mark_beside_a_drain_is_in_it_or_in_the_next() {
+    let bitmap = two_lines();
+    let delivered = Count::new(0);
+    let drain = || {
+        bitmap.drain_words(|_, bits| {
+            delivered.fetch_add(bits.count_ones() as usize, Relaxed);
+        });
+    };
+    let (lost, rounds) = race(
+        |_| {
+            let _ = bitmap.mark(520);
+        },
+        |_| drain(),
+        |_| {
+            drain();
+            delivered.swap(0, Relaxed) == 1
+        },
+    );
+    assert_eq!(lost, 0, "marks lost in {rounds} rounds");
+}
+
+#[test]
+fn a_mark_beside_another_in_its_word_is_in_a_drain_that_follows_it() {
+    let bitmap = two_lines();
+    let found = AtomicBool::new(false);
+    let (lost, rounds) = race(
+        |_| {
+            let _ = bitmap.mark(520);
+        },
+        |_| {
+            let _ = bitmap.mark(521);
+            bitmap.drain_bits(|bit| {
+                found.fetch_or(bit == 521, Relaxed);
+            });
+        },
+        |_| {
+            bitmap.clear();
+            found.swap(false, Relaxed)
+        },
+    );
+    assert_eq!(lost, 0, "marks lost in {rounds} rounds");
 }

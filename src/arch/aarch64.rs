@@ -17,7 +17,8 @@
 //!   [`on_write_fault`](crate::WriteTracker::on_write_fault). If it is granted, return to the same
 //!   instruction. Never skip it, not even cache maintenance: that would drop the operation.
 //! - [`Abort::Read`], [`Abort::Fetch`]: not for the tracker. Where stage-2 blocks are split live,
-//!   another core may have broken the block for a moment: return to the same instruction.
+//!   another core may have broken the block for a moment: after a *translation* fault
+//!   ([`is_translation_fault`]) in memory that is mapped by now, return to the same instruction.
 //! - [`Abort::NotOurs`]: whatever the hypervisor does with it.
 //!
 //! The address to track by is the **IPA**, never `FAR_EL2`, which holds a guest virtual address.
@@ -134,6 +135,11 @@ pub const fn classify(esr: u64) -> Abort {
     Abort::Read
 }
 
+/// Whether nothing was mapped, rather than the permission missing; of a data or instruction abort.
+pub const fn is_translation_fault(esr: u64) -> bool {
+    is_translation(fault_status(esr))
+}
+
 /// Whether `HPFAR_EL2` holds the IPA of this abort.
 ///
 /// It does for translation and access flag faults, and for those of the guest's own table walk; not
@@ -153,7 +159,8 @@ pub const fn ipa_from_hpfar(hpfar: u64, far: u64) -> u64 {
 }
 
 /// The IPA out of `PAR_EL1`, after `AT S1E1R` of `far`; `None` where the translation failed
-/// (`PAR_EL1.F`): then another core changed the guest's tables. Return to the same instruction.
+/// (`PAR_EL1.F`): then another core changed the guest's tables, or is splitting the block that they are
+/// in. Return to the same instruction.
 ///
 /// `PAR_EL1` has bits 51:12 of the IPA at the same place.
 pub const fn ipa_from_par(par: u64, far: u64) -> Option<u64> {

@@ -86,9 +86,19 @@ impl<T: TableSource> Stage2Protection<T> {
         &self.mapping
     }
 
-    /// The tables, to map more or less. Nothing about them is kept elsewhere, so any edit is fine.
+    /// The tables, to map more or less.
+    ///
+    /// After an edit of live tables call [`invalidate`](Self::invalidate). What is mapped writable
+    /// inside a tracked region can be written unseen: tell the tracker
+    /// ([`mark_written`](crate::WriteTracker::mark_written)) after it is mapped, or map it read-only.
     pub const fn mapping_mut(&mut self) -> &mut Mapping<T, Stage2> {
         &mut self.mapping
+    }
+
+    /// Makes every core forget this VM's translations, of either kind: combined ones too, which the
+    /// tables' own crate leaves.
+    pub fn invalidate(&self) {
+        tlb::invalidate(self.vttbr(), Scope::AllCores);
     }
 
     /// Gives the tables back.
@@ -162,6 +172,13 @@ impl<T: TableSource> WriteProtectMut for Stage2Protection<T> {
             tlb::invalidate(self.vttbr(), Scope::ThisCore);
         }
         done
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl<T: TableSource> defmt::Format for Stage2Protection<T> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Stage2Protection(VTTBR {:#x})", self.vttbr());
     }
 }
 

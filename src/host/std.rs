@@ -25,7 +25,8 @@ impl<P: WriteProtectMut> WriteProtect for Mutex<P> {
 ///
 /// That is safe because an edit is idempotent and keeps no state between calls: the page table
 /// itself is the state. A thread that panicked in mid-edit left each page of its range writable or
-/// not, and the tracker takes the whole range for writable, as after any error.
+/// not, and the tracker takes the whole range for writable, as after any error: what it was to open
+/// or to protect is marked while the panic unwinds.
 fn lock<P>(mutex: &Mutex<P>) -> MutexGuard<'_, P> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,10 @@ use core::ops::Range;
 /// protected page, or opening an open one, succeeds. A protect and an unprotect of the same page
 /// that race may leave it either way; the order of the tracker's own steps makes both outcomes
 /// safe.
+///
+/// A page that the host makes writable by any other way, such as one that it populates, can be
+/// written unseen: tell the tracker ([`mark_written`](crate::WriteTracker::mark_written)) after it
+/// is open.
 pub trait WriteProtect {
     /// What the host says when it cannot.
     type Error;
@@ -38,6 +42,19 @@ pub trait WriteProtect {
 }
 
 impl<P: WriteProtect + ?Sized> WriteProtect for &P {
+    type Error = P::Error;
+
+    fn protect(&self, range: Range<u64>) -> Result<(), Self::Error> {
+        (**self).protect(range)
+    }
+
+    fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
+        (**self).unprotect(range)
+    }
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<P: WriteProtect + ?Sized> WriteProtect for alloc::sync::Arc<P> {
     type Error = P::Error;
 
     fn protect(&self, range: Range<u64>) -> Result<(), Self::Error> {

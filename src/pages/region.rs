@@ -5,8 +5,11 @@ use core::ops::Range;
 
 use super::adaptive::{AdaptiveController, BlockState, Granule, StepDown};
 use super::geometry::PageGeometry;
-use crate::bitmap::{DirtyBitmap, Run, StorageTooSmall};
-use crate::sync::AtomicUsize;
+use crate::bitmap::{DirtyBitmap, MAX_BITS, Run, StorageTooSmall};
+use crate::sync::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Release},
+};
 
 /// A range of guest physical addresses whose writes are tracked.
 ///
@@ -27,6 +30,8 @@ pub struct TrackedRegion<W, B> {
     /// What a two-phase harvest took and has not committed.
     pub(super) held: DirtyBitmap<W>,
     pub(super) controller: AdaptiveController<B>,
+    /// A tracker has it.
+    claimed: AtomicBool,
 }
 
 /// A region with its storage inside it, for a `static`.
@@ -59,7 +64,7 @@ pub type BoxedRegion =
 
 /// Pages that `size` bytes take, the last one perhaps in part: the bits of a region's bitmap.
 ///
-/// Saturates where they are more than a `usize` counts, which no storage can hold.
+/// Saturates where they are more than a `usize` counts; such a region is refused.
 pub const fn pages_for(size: u64, geometry: PageGeometry) -> usize {
     to_usize(size.div_ceil(geometry.page_size()))
 }
@@ -128,7 +133,7 @@ impl Shape {
             return Err(RegionError::Overflow { base, size });
         }
         let pages = whole / page_size;
-        if pages > usize::MAX as u64 {
+        if pages > MAX_BITS as u64 {
             return Err(RegionError::TooManyPages { pages });
         }
         Ok(Self {
@@ -187,6 +192,7 @@ impl<const WORDS: usize, const BLOCKS: usize> StaticRegion<WORDS, BLOCKS> {
             dirty: DirtyBitmap::new(shape.pages()),
             held: DirtyBitmap::new(shape.pages()),
             controller: AdaptiveController::new([const { BlockState::new() }; BLOCKS]),
+            claimed: AtomicBool::new(false),
         }
     }
 }
@@ -206,6 +212,7 @@ impl BoxedRegion {
             dirty: DirtyBitmap::boxed(shape.pages()),
             held: DirtyBitmap::boxed(shape.pages()),
             controller: AdaptiveController::new(blocks),
+            claimed: AtomicBool::new(false),
         })
     }
 }
@@ -242,6 +249,17 @@ impl<W, B> TrackedRegion<W, B> {
     /// and where a fault is this region's.
     pub fn page_range(&self) -> Range<u64> {
         self.address_of(0)..self.address_of(self.pages())
+    }
+
+    /// Takes the region for a tracker; `false` where another has it.
+    pub(super) fn claim(&self) -> bool {
+        // Acquire: the tracker before left its marks and its held pages behind.
+        !self.claimed.swap(true, Acquire)
+    }
+
+    pub(super) fn release(&self) {
+        // Release: see `claim`.
+        self.claimed.store(false, Release);
     }
 
     fn address_of(&self, page: usize) -> u64 {
@@ -284,15 +302,21 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
             dirty: DirtyBitmap::with_storage(dirty, shape.pages())?,
             held: DirtyBitmap::with_storage(held, shape.pages())?,
             controller: AdaptiveController::new(blocks),
+            claimed: AtomicBool::new(false),
         })
     }
 
     /// The bitmap, one bit a page from [`base`](Self::base) on.
     ///
-    /// Whoever drains it directly, and not through a harvest, must protect the pages again before
-    /// copying them.
+    /// Whoever drains or clears it directly, and not through a harvest, must protect the pages
+    /// again before copying them.
     pub const fn dirty(&self) -> &DirtyBitmap<W> {
         &self.dirty
+    }
+
+    /// What decides how much the next fault in a block opens.
+    pub const fn controller(&self) -> &AdaptiveController<B> {
+        &self.controller
     }
 
     /// What the next fault at `address` opens; `None` outside the region.
@@ -348,13 +372,11 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
 
     /// The pages of the block around `address`, as far as they lie in the region.
     fn pages_of_block(&self, address: u64) -> Range<usize> {
-        let geometry = self.shape.geometry;
-        let start = address & !(geometry.block_size() - 1);
-        // Counted in pages, which cannot overflow where the last block ends at 2^64.
-        let first = self.page_of(start.max(self.shape.base));
-        let of_block = to_usize(geometry.page_number(address - start));
-        let rest = to_usize(geometry.pages_per_block()) - of_block;
-        first..self.pages().min(self.page_of(address).saturating_add(rest))
+        let within = self.shape.geometry.block_size() - 1;
+        let first = (address & !within).max(self.shape.base);
+        // Inclusive, as the last block may end at 2^64.
+        let last = (address | within).min(self.page_range().end - 1);
+        self.page_of(first)..self.page_of(last) + 1
     }
 
     /// Tells the controller that `run` is about to be protected again.
@@ -417,7 +439,7 @@ pub enum RegionError {
         /// The size given, in bytes.
         size: u64,
     },
-    /// More pages than a `usize` counts.
+    /// More pages than a bitmap can have bits, [`MAX_BITS`](crate::bitmap::MAX_BITS).
     TooManyPages {
         /// The pages in the region.
         pages: u64,
@@ -441,7 +463,7 @@ impl RegionError {
             Self::Empty { .. } => panic!("the region is empty"),
             Self::Misaligned { .. } => panic!("the base of the region is not page-aligned"),
             Self::Overflow { .. } => panic!("the region ends past the address space"),
-            Self::TooManyPages { .. } => panic!("the region has more pages than a usize counts"),
+            Self::TooManyPages { .. } => panic!("the region has more pages than MAX_BITS"),
             Self::Storage(_) => panic!("the region needs words_for(pages_for(…)) words"),
             Self::TooFewBlocks { .. } => panic!("the region needs blocks_for(…) blocks"),
         }
@@ -467,7 +489,10 @@ impl fmt::Display for RegionError {
                 "the region of {size:#x} bytes at {base:#x} ends past the address space"
             ),
             Self::TooManyPages { pages } => {
-                write!(f, "the region has {pages} pages, more than a usize counts")
+                write!(
+                    f,
+                    "the region has {pages} pages, more than a bitmap can have bits"
+                )
             }
             Self::Storage(error) => error.fmt(f),
             Self::TooFewBlocks { needed, given } => {

@@ -25,7 +25,7 @@ use core::time::Duration;
 
 use counters::Tally;
 pub use counters::{Counters, Harvested};
-pub use error::{ArmError, FaultError, HarvestError, RegionOrder, Untracked};
+pub use error::{ArmError, FaultError, HarvestError, RegionsError, Untracked};
 pub use harvest::Harvest;
 
 use super::adaptive::{BlockState, Granule};
@@ -78,11 +78,46 @@ macro_rules! region_set {
 region_set!([const N: usize] [TrackedRegion<W, B>; N]);
 region_set!([] &[TrackedRegion<W, B>]);
 region_set!([const N: usize] &[TrackedRegion<W, B>; N]);
-region_set!([const N: usize] heapless::Vec<TrackedRegion<W, B>, N>);
 region_set!(#[cfg(feature = "alloc")] [] alloc::boxed::Box<[TrackedRegion<W, B>]>);
 region_set!(#[cfg(feature = "alloc")] [] alloc::vec::Vec<TrackedRegion<W, B>>);
 
+/// Regions that no other tracker has, until it is dropped.
+#[derive(Debug)]
+struct Claimed<R: RegionSet> {
+    set: R,
+    /// How many of them are claimed: all, once made.
+    claimed: usize,
+}
+
+impl<R: RegionSet> Claimed<R> {
+    fn new(set: R) -> Result<Self, RegionsError> {
+        let mut this = Self { set, claimed: 0 };
+        while let Some(region) = this.all().get(this.claimed) {
+            if !region.claim() {
+                return Err(RegionsError::AlreadyTracked {
+                    base: region.base(),
+                });
+            }
+            this.claimed += 1;
+        }
+        Ok(this)
+    }
+
+    fn all(&self) -> &[TrackedRegion<R::Words, R::Blocks>] {
+        self.set.regions()
+    }
+}
+
+impl<R: RegionSet> Drop for Claimed<R> {
+    fn drop(&mut self) {
+        for region in self.all().iter().take(self.claimed) {
+            region.release();
+        }
+    }
+}
+
 /// What became of a write fault.
+#[must_use = "a fault that is not granted is the host's own to handle"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum FaultOutcome {
@@ -140,10 +175,12 @@ pub enum FaultOutcome {
 ///     Ok::<(), Infallible>(())
 /// }).unwrap();
 /// ```
+///
+/// A region belongs to one tracker at a time; a tracker that is dropped gives its regions back.
 #[derive(Debug)]
-pub struct WriteTracker<P, R> {
+pub struct WriteTracker<P, R: RegionSet> {
     protection: P,
-    regions: R,
+    regions: Claimed<R>,
     bridge: usize,
     storm_limit: u32,
     /// Held while a harvest, an arm or a disarm is under way.
@@ -155,25 +192,29 @@ pub struct WriteTracker<P, R> {
 }
 
 impl<P, R: RegionSet> WriteTracker<P, R> {
-    /// A tracker of `regions` over `protection`, every page marked.
+    /// A tracker of `regions` over `protection`: every page marked, every block coarse.
     ///
     /// # Errors
     ///
-    /// [`RegionOrder`] unless the regions ascend and none overlaps the next, counted in whole
-    /// pages.
-    pub fn new(protection: P, regions: R) -> Result<Self, RegionOrder> {
-        let all = regions.regions();
-        for (index, pair) in all.windows(2).enumerate() {
+    /// [`RegionsError::Order`] unless the regions ascend and none overlaps the next, counted in
+    /// whole pages. [`RegionsError::AlreadyTracked`] where another tracker has one of them.
+    pub fn new(protection: P, regions: R) -> Result<Self, RegionsError> {
+        for (index, pair) in regions.regions().windows(2).enumerate() {
             let (this, next) = (pair[0].page_range(), pair[1].page_range());
             if this.end > next.start {
-                return Err(RegionOrder {
+                return Err(RegionsError::Order {
                     index,
                     end: this.end,
                     next: next.start,
                 });
             }
         }
-        all.iter().for_each(mark_all);
+        let regions = Claimed::new(regions)?;
+        for region in regions.all() {
+            region.held.clear();
+            region.controller.reset();
+            mark_all(region);
+        }
         Ok(Self {
             protection,
             regions,
@@ -206,7 +247,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
 
     /// The regions, in ascending order of address.
     pub fn regions(&self) -> &[TrackedRegion<R::Words, R::Blocks>] {
-        self.regions.regions()
+        self.regions.all()
     }
 
     /// The host's side.
@@ -224,7 +265,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
 
     /// The region whose whole pages hold `ipa`, by binary search.
     fn region_at(&self, ipa: u64) -> Option<&TrackedRegion<R::Words, R::Blocks>> {
-        let regions = self.regions.regions();
+        let regions = self.regions.all();
         let after = regions.partition_point(|region| region.base() <= ipa);
         let region = regions.get(after.checked_sub(1)?)?;
         region.contains(ipa).then_some(region)
@@ -235,14 +276,15 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
     /// ignored.
     ///
     /// Call it **after** the write. A mark that comes first may be harvested, and its page copied,
-    /// before the write arrives.
+    /// before the write arrives. The same holds for a page that the host makes writable on its own,
+    /// such as one that it populates: open it, then tell.
     ///
     /// # Errors
     ///
-    /// [`Untracked`] where no byte of `range` is in any region.
+    /// [`Untracked`] where no byte of `range` is in any region, or it ends before it starts.
     pub fn mark_written(&self, range: Range<u64>) -> Result<(), Untracked> {
-        let mut tracked = range.is_empty();
-        for region in self.regions.regions() {
+        let mut tracked = range.start == range.end;
+        for region in self.regions.all() {
             if let Some(pages) = region.pages_in(&range) {
                 tracked |= region.dirty.mark_range(pages).is_ok();
             }
@@ -257,9 +299,10 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
     }
 
     /// Closes the [`StepDown`](super::StepDown) windows that are over at `now`, a time since any
-    /// fixed origin, and steps hot blocks down. Call it at each harvest, or from a timer.
+    /// fixed origin, and steps hot blocks down. Call it at each harvest, or from a timer; without
+    /// it every block stays coarse.
     pub fn tick(&self, now: Duration) {
-        for region in self.regions.regions() {
+        for region in self.regions.all() {
             let blocks = region.controller.tick(now);
             if blocks != 0 {
                 self.tally.step_downs.fetch_add(blocks, Relaxed);
@@ -316,7 +359,8 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
     /// and there is no new baseline.
     pub fn arm(&self) -> Result<(), ArmError<P::Error>> {
         let _exclusive = self.exclusive().ok_or(ArmError::Busy)?;
-        let regions = self.regions.regions();
+        let regions = self.regions.all();
+        let unless_armed = MarkAll(regions);
         for region in regions {
             region.dirty.clear();
             region.controller.reset();
@@ -324,7 +368,6 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
             self.tally.rearm_calls.fetch_add(1, Relaxed);
             if let Err(error) = self.protection.protect(whole.clone()) {
                 note!(error, "arming the region at {:#x} failed", whole.start);
-                regions.iter().for_each(mark_all);
                 return Err(ArmError::Host {
                     start: whole.start,
                     end: whole.end,
@@ -332,6 +375,7 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                 });
             }
         }
+        core::mem::forget(unless_armed);
         Ok(())
     }
 
@@ -344,10 +388,13 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
     /// a region; that one is marked, and those after it are left tracked.
     pub fn disarm(&self) -> Result<(), ArmError<P::Error>> {
         let _exclusive = self.exclusive().ok_or(ArmError::Busy)?;
-        for region in self.regions.regions() {
+        for region in self.regions.all() {
             let whole = region.page_range();
-            let opened = self.protection.unprotect(whole.clone());
-            mark_all(region);
+            // Marked once it is open, and also if the host unwinds half-way.
+            let opened = {
+                let _mark = MarkAll(core::slice::from_ref(region));
+                self.protection.unprotect(whole.clone())
+            };
             opened.map_err(|error| ArmError::Host {
                 start: whole.start,
                 end: whole.end,
@@ -384,7 +431,9 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         } = region.span_at(ipa);
         let span = region.addresses(pages.clone());
 
+        let unwound = MarkPages(region, pages.clone());
         let granted = self.protection.unprotect(span.clone());
+        core::mem::forget(unwound);
         let spurious = region.dirty.is_marked(page) == Ok(true);
         region.dirty.mark_range(pages.clone())?;
         if let Err(error) = granted {
@@ -422,6 +471,32 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
 fn mark_all<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>>(region: &TrackedRegion<W, B>) {
     let marked = region.dirty.mark_range(0..region.pages());
     debug_assert!(marked.is_ok(), "the bitmap has a bit a page");
+}
+
+#[cfg(feature = "defmt")]
+impl<P, R: RegionSet> defmt::Format for WriteTracker<P, R> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "WriteTracker({})", self.counters());
+    }
+}
+
+/// Marks every page of the regions when dropped: when the host fails or unwinds, any may be open.
+struct MarkAll<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>>(&'a [TrackedRegion<W, B>]);
+
+impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Drop for MarkAll<'_, W, B> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(mark_all);
+    }
+}
+
+/// Marks these pages when dropped: when the host unwinds in a grant, any of them may be open.
+struct MarkPages<'a, W: AsRef<[AtomicUsize]>, B>(&'a TrackedRegion<W, B>, Range<usize>);
+
+impl<W: AsRef<[AtomicUsize]>, B> Drop for MarkPages<'_, W, B> {
+    fn drop(&mut self) {
+        let marked = self.0.dirty.mark_range(self.1.clone());
+        debug_assert!(marked.is_ok(), "the bitmap has a bit a page");
+    }
 }
 
 /// A handler under way.

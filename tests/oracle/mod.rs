@@ -64,7 +64,9 @@ pub enum Op {
         ratio: usize,
         seed: u64,
     },
-    /// A writer that shares the storage sets bits past the end, in the last leaf and in the summary.
+    /// A peer that shares the storage, and knows only of leaves, sets this bit; then a rescan.
+    MarkByPeer(usize),
+    /// A peer sets bits past the end, in the last leaf and in the summary.
     Scribble(u64),
 }
 
@@ -99,6 +101,7 @@ impl Op {
                 let seed = rng.next();
                 Self::FoldFromCoarser { len, ratio, seed }
             }
+            95..98 => Self::MarkByPeer(index(rng, len)),
             _ => Self::Scribble(rng.next()),
         }
     }
@@ -194,6 +197,13 @@ impl<const BITS: usize, const WORDS: usize> Oracle<BITS, WORDS> {
             }
             Op::MergeFrom { len, seed } => self.merge_from(bitmap, len, seed),
             Op::FoldFromCoarser { len, ratio, seed } => self.fold(bitmap, len, ratio, seed),
+            Op::MarkByPeer(bit) => {
+                if let Some(words) = shared.filter(|_| bit < self.len) {
+                    words[bit / WORD_BITS].fetch_or(1 << (bit % WORD_BITS), SeqCst);
+                    bitmap.rescan();
+                    self.marked[bit] = true;
+                }
+            }
             Op::Scribble(garbage) => {
                 if let Some(words) = shared {
                     scribble(words, self.len, garbage as usize);
@@ -227,14 +237,15 @@ impl<const BITS: usize, const WORDS: usize> Oracle<BITS, WORDS> {
 
     fn mark_range<S: AsRef<[AtomicUsize]>>(&mut self, bitmap: &DirtyBitmap<S>, bits: Range<usize>) {
         match bitmap.mark_range(bits.clone()) {
-            Ok(()) if bits.is_empty() => {}
-            Ok(()) => {
-                assert!(bits.end <= self.len, "a range past the end was accepted");
-                self.marked[bits].fill(true);
-            }
+            // Slicing refuses the same: past the end, or ending before the start.
+            Ok(()) => self.marked[..self.len][bits].fill(true),
             Err(error) => {
-                assert!(!bits.is_empty(), "an empty range was refused");
-                self.expect_out_of_range(error, bits.end - 1);
+                let last = bits.start.max(bits.end) - 1;
+                assert!(
+                    bits.start > bits.end || bits.end > self.len,
+                    "{bits:?} was refused"
+                );
+                assert_eq!((error.index, error.len), (last, self.len));
             }
         }
     }
@@ -406,7 +417,7 @@ pub fn follow_array<const BITS: usize, const WORDS: usize>(len: usize, seed: u64
     follow::<_, BITS, WORDS>(&bitmap, None, seed, steps);
 }
 
-/// Over a slice that it borrows, beside a writer who does not know where the bitmap ends.
+/// Over a slice that it borrows, beside a peer who knows neither of the summary nor where the bitmap ends.
 pub fn follow_slice<const BITS: usize, const WORDS: usize>(len: usize, seed: u64, steps: usize) {
     let words = [const { AtomicUsize::new(0) }; WORDS];
     let bitmap = DirtyBitmap::with_storage(&words[..], len).expect("room for BITS bits");

@@ -1,8 +1,8 @@
 //! Numbers that make no geometry, no region, no tracker: each an error that carries them.
 
 use pugmark::{
-    AtomicUsize, BlockState, GeometryError, PageGeometry, RegionError, StaticRegion, TrackedRegion,
-    WriteTracker, words_for,
+    AtomicUsize, BlockState, GeometryError, PageGeometry, RegionError, RegionsError, StaticRegion,
+    TrackedRegion, WriteTracker, words_for,
 };
 
 use crate::world::{BLOCK, GEOMETRY, Host, PAGE, PAGES_PER_BLOCK, Regions, region};
@@ -92,6 +92,29 @@ fn an_end_past_the_address_space() {
 }
 
 #[test]
+fn more_pages_than_a_bitmap_has_bits() {
+    let bytes = PageGeometry::new(1, 1).unwrap();
+    let none = || Vec::<AtomicUsize>::new();
+    let region = TrackedRegion::with_storage(
+        0,
+        u64::MAX,
+        bytes,
+        none(),
+        none(),
+        [(); 0].map(|()| BlockState::new()),
+    );
+    let error = region.map(drop).unwrap_err();
+    assert_eq!(error, RegionError::TooManyPages { pages: u64::MAX });
+    assert_says(
+        error,
+        &format!(
+            "the region has {} pages, more than a bitmap can have bits",
+            u64::MAX
+        ),
+    );
+}
+
+#[test]
 fn too_few_words_for_the_pages() {
     let size = 100 * PAGE;
     let needed = words_for(100);
@@ -155,7 +178,14 @@ fn regions_that_overlap_or_do_not_ascend() {
         let error = WriteTracker::new(Host::new(&[]), regions)
             .map(drop)
             .unwrap_err();
-        assert_eq!((error.index, error.end, error.next), (1, end, next));
+        assert_eq!(
+            error,
+            RegionsError::Order {
+                index: 1,
+                end,
+                next
+            }
+        );
         assert_says(
             error,
             &format!(
@@ -164,6 +194,21 @@ fn regions_that_overlap_or_do_not_ascend() {
             ),
         );
     }
+}
+
+#[test]
+fn a_region_that_another_tracker_has() {
+    let [free, taken] = [BASE, BASE + BLOCK].map(|base| region(base, BLOCK));
+    let regions = [free, taken];
+    let new = |regions| WriteTracker::new(Host::new(&[]), regions);
+    let first = new(&regions[1..]).unwrap();
+    let error = new(&regions[..]).map(drop).unwrap_err();
+    assert_eq!(error, RegionsError::AlreadyTracked { base: BASE + BLOCK });
+    assert_says(error, "another tracker has the region at 0x40008000");
+    // The refused one took nothing, and a tracker that is gone gives its regions back.
+    assert!(new(&regions[..1]).is_ok());
+    drop(first);
+    assert!(new(&regions[..]).is_ok());
 }
 
 #[test]

@@ -133,7 +133,6 @@ fn a_handler_under_way_makes_a_final_harvest_refuse() {
 #[test]
 fn a_final_harvest_counts_the_handlers_that_it_waits_for() {
     const HANDLERS: usize = 3;
-    let world = World::armed([region(BASE, 4 * BLOCK)]);
     let [entered, leave] = [(); 2].map(|()| Barrier::new(HANDLERS + 1));
     struct Slow<'a>(&'a Barrier, &'a Barrier);
     impl pugmark::WriteProtect for Slow<'_> {
@@ -148,7 +147,7 @@ fn a_final_harvest_counts_the_handlers_that_it_waits_for() {
         }
     }
     let slow = Slow(&entered, &leave);
-    let tracker = WriteTracker::new(slow, world.tracker.regions()).unwrap();
+    let tracker = WriteTracker::new(slow, [region(BASE, 4 * BLOCK)]).unwrap();
     tracker.arm().unwrap();
     thread::scope(|scope| {
         for handler in 0..HANDLERS as u64 {

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::world::{
-    BLOCK, Call, Moment, PAGE, Protect, Tracker, Unprotect, World, fine_region, guest_store, region,
+    BLOCK, Call, Moment, PAGE, Protect, Tracker, Unprotect, World, fine_region, granted,
+    guest_store, region,
 };
 
 const BASE: u64 = 0x4000_0000;
@@ -73,7 +74,7 @@ fn a_fault_in_the_middle_of_a_harvest_leaves_no_clean_page_open() {
         at(&world, Protect, moment, |tracker| {
             // A vCPU on the very page that was drained, or one that trapped a moment ago.
             guest_store(tracker, BASE + PAGE, 77);
-            tracker.on_write_fault(BASE).expect("granted");
+            granted(tracker.on_write_fault(BASE));
         });
         world.harvest();
         check_permissions(&world);
@@ -157,7 +158,7 @@ fn a_fault_in_the_middle_of_a_checkpoint_leaves_no_clean_page_open() {
         let world = World::new([region(BASE, 2 * BLOCK)]);
         // Everything is marked and open: a vCPU that trapped a moment ago.
         at(&world, Protect, moment, |tracker| {
-            tracker.on_write_fault(BASE).expect("granted");
+            granted(tracker.on_write_fault(BASE));
         });
         world.tracker.arm().unwrap();
         check_permissions(&world);
@@ -172,7 +173,7 @@ fn a_fault_in_the_middle_of_a_disarm_leaves_no_clean_page_open() {
     for moment in MOMENTS {
         let world = World::armed([region(BASE, 2 * BLOCK)]);
         at(&world, Unprotect, moment, |tracker| {
-            tracker.on_write_fault(BASE).expect("granted");
+            granted(tracker.on_write_fault(BASE));
         });
         world.tracker.disarm().unwrap();
         check_permissions(&world);
@@ -200,7 +201,7 @@ fn a_fault_while_a_two_phase_harvest_begins_is_held_or_marked() {
         let world = World::armed([region(BASE, 2 * BLOCK)]);
         world.write(BASE);
         at(&world, Protect, moment, |tracker| {
-            tracker.on_write_fault(BASE).expect("granted");
+            granted(tracker.on_write_fault(BASE));
             guest_store(tracker, BASE + PAGE, 99);
         });
         let harvest = world.tracker.begin_harvest().unwrap();
@@ -224,4 +225,63 @@ fn a_harvest_of_another_thread_in_the_middle_of_one_is_refused() {
     });
     world.harvest();
     assert!(*refused.lock().unwrap());
+}
+
+// ---- a host that unwinds
+
+fn unwinds(world: &World, call: Call, moment: Moment, act: impl FnOnce(&Tracker)) {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    world
+        .host()
+        .at(call, moment, || resume_unwind(Box::new(())));
+    let outcome = catch_unwind(AssertUnwindSafe(|| act(&world.tracker)));
+    assert!(outcome.is_err(), "the host was not called");
+    world.check();
+    world.check_to_the_end();
+}
+
+#[test]
+fn a_host_that_unwinds_in_a_fault_leaves_no_clean_page_open() {
+    for moment in MOMENTS {
+        let world = World::armed([region(BASE, 2 * BLOCK)]);
+        unwinds(&world, Unprotect, moment, |tracker| {
+            let _ = tracker.on_write_fault(BASE);
+        });
+    }
+}
+
+#[test]
+fn a_host_that_unwinds_in_a_checkpoint_leaves_no_clean_page_open() {
+    for moment in MOMENTS {
+        let world = World::armed([region(BASE, 2 * BLOCK), region(BASE + 4 * BLOCK, BLOCK)]);
+        world.write(BASE);
+        unwinds(&world, Protect, moment, |tracker| {
+            let _ = tracker.arm();
+        });
+    }
+}
+
+#[test]
+fn a_host_that_unwinds_in_a_disarm_leaves_no_clean_page_open() {
+    for moment in MOMENTS {
+        let world = World::armed([region(BASE, 2 * BLOCK), region(BASE + 4 * BLOCK, BLOCK)]);
+        unwinds(&world, Unprotect, moment, |tracker| {
+            let _ = tracker.disarm();
+        });
+    }
+}
+
+#[test]
+fn a_host_that_unwinds_in_a_harvest_leaves_no_clean_page_open() {
+    for moment in MOMENTS {
+        let world = World::armed([region(BASE, 2 * BLOCK), region(BASE + 4 * BLOCK, BLOCK)]);
+        world.write(BASE);
+        unwinds(&world, Protect, moment, |tracker| {
+            let _ = tracker.harvest(|_| Ok::<_, ()>(()));
+        });
+        world.write(BASE + BLOCK);
+        unwinds(&world, Protect, moment, |tracker| {
+            let _ = tracker.begin_harvest();
+        });
+    }
 }

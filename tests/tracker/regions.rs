@@ -6,7 +6,8 @@ use pugmark::{
 };
 
 use crate::world::{
-    BLOCK, GEOMETRY, Granted, PAGE, PAGES_PER_BLOCK, Region, Unprotect, World, fine_region, region,
+    BLOCK, GEOMETRY, Granted, Host, PAGE, PAGES_PER_BLOCK, Region, Unprotect, World, fine_region,
+    granted, region,
 };
 
 /// Memory with a hole below 4 GiB, as a PC has it.
@@ -189,12 +190,23 @@ fn a_write_outside_every_region_is_an_error_that_names_it() {
 }
 
 #[test]
-#[expect(clippy::reversed_empty_ranges)]
 fn a_write_of_nothing_marks_nothing() {
     let world = with_a_hole();
-    for range in [0..0, LOW..LOW, HIGH + 5..LOW] {
+    for range in [0..0, LOW..LOW] {
         assert_eq!(world.tracker.mark_written(range), Ok(()));
     }
+    assert_eq!(world.marked(), []);
+}
+
+#[test]
+fn a_write_that_ends_before_it_starts_is_an_error() {
+    let world = with_a_hole();
+    let range = std::ops::Range {
+        start: HIGH + 5,
+        end: LOW,
+    };
+    let error = world.tracker.mark_written(range).unwrap_err();
+    assert_eq!((error.start, error.end), (HIGH + 5, LOW));
     assert_eq!(world.marked(), []);
 }
 
@@ -236,19 +248,14 @@ fn a_static_region_and_a_borrowed_one_do_the_same() {
         assert_eq!(of_borrowed.on_write_fault(page + 7), outcome);
     }
     let runs = world.harvest();
-    let mut of_both = Vec::new();
-    for harvested in [of_static
-        .harvest(|run| Ok::<_, ()>(of_both.push(run)))
-        .unwrap()]
-    {
-        assert_eq!(harvested.runs, runs.len());
-    }
-    assert_eq!(of_both, runs);
-    of_both.clear();
-    of_borrowed
-        .harvest(|run| Ok::<_, ()>(of_both.push(run)))
-        .unwrap();
-    assert_eq!(of_both, runs);
+    let mut delivered = Vec::new();
+    let mut accept = |run| {
+        delivered.push(run);
+        Ok::<_, ()>(())
+    };
+    of_static.harvest(&mut accept).expect("nothing fails");
+    of_borrowed.harvest(&mut accept).expect("nothing fails");
+    assert_eq!(delivered, [&runs[..], &runs[..]].concat());
 }
 
 #[cfg(feature = "alloc")]
@@ -258,7 +265,7 @@ fn a_boxed_region_has_room_for_its_pages() {
     let boxed = BoxedRegion::boxed(LOW, 1 << 30, PageGeometry::ARM64_4K).unwrap();
     assert_eq!(boxed.pages(), 1 << 18);
     assert_eq!(boxed.dirty().len(), 1 << 18);
-    let tracker = WriteTracker::new(crate::world::Host::new(&[]), vec![boxed]).unwrap();
+    let tracker = WriteTracker::new(Host::new(&[]), vec![boxed]).unwrap();
     assert_eq!(tracker.regions()[0].dirty().count(), 1 << 18);
 }
 
@@ -288,18 +295,18 @@ fn a_block_of_one_page_is_tracked_too() {
     let geometry = PageGeometry::new(PAGE, PAGE).unwrap();
     let words = || [(); 3].map(|()| AtomicUsize::new(0));
     let blocks = [(); 9].map(|()| BlockState::new());
-    let region =
+    let of_pages =
         pugmark::TrackedRegion::with_storage(LOW, 9 * PAGE, geometry, words(), words(), blocks);
-    let world = World::armed([crate::world::region(LOW, 9 * PAGE)]);
-    let tracker = WriteTracker::new(world.host(), [region.unwrap()]).unwrap();
+    let world = World::armed([region(LOW, 9 * PAGE)]);
+    let tracker = WriteTracker::new(world.host(), [of_pages.unwrap()]).unwrap();
     tracker.arm().unwrap();
-    let Granted { span, .. } = crate::world::granted(tracker.on_write_fault(LOW + 3 * PAGE + 1));
+    let Granted { span, .. } = granted(tracker.on_write_fault(LOW + 3 * PAGE + 1));
     assert_eq!(span, LOW + 3 * PAGE..LOW + 4 * PAGE);
 }
 
 #[test]
-fn storage_that_was_used_before_reports_too_much_at_most_once() {
-    // A region over memory in which a harvest was abandoned: stale bits in both bitmaps.
+fn a_new_tracker_forgets_what_an_abandoned_harvest_held() {
+    // Storage in which a harvest was leaked: stale bits everywhere.
     let stale = || {
         let words = 0..words_for(2 * PAGES_PER_BLOCK as usize);
         words.map(|_| AtomicUsize::new(usize::MAX)).collect()
@@ -309,11 +316,33 @@ fn storage_that_was_used_before_reports_too_much_at_most_once() {
         pugmark::TrackedRegion::with_storage(LOW, 2 * BLOCK, GEOMETRY, stale(), stale(), blocks)
             .unwrap();
     let world = World::armed([region]);
-    world.tracker.begin_harvest().unwrap().commit();
     world.write(LOW);
     let harvest = world.tracker.begin_harvest().unwrap();
-    assert!(harvest.runs().eq([DirtyRun {
+    let run = DirtyRun {
         start: LOW,
-        len: BLOCK
-    }]));
+        len: BLOCK,
+    };
+    assert!(harvest.runs().eq([run]));
+}
+
+#[test]
+fn a_new_tracker_of_used_regions_is_coarse_and_marked() {
+    let regions = [fine_region(LOW, 2 * BLOCK)];
+    let host = Host::new(&regions);
+    let tracker = WriteTracker::new(&host, &regions).unwrap();
+    tracker.arm().unwrap();
+    tracker.tick(std::time::Duration::from_millis(1));
+    granted(tracker.on_write_fault(LOW));
+    tracker.tick(std::time::Duration::from_millis(2));
+    assert_eq!(regions[0].granule_at(LOW), Some(Granule::Page));
+    std::mem::forget(tracker.begin_harvest().unwrap());
+    drop(tracker);
+
+    let tracker = WriteTracker::new(&host, &regions).unwrap();
+    assert_eq!(regions[0].granule_at(LOW), Some(Granule::Block));
+    assert_eq!(regions[0].dirty().count(), regions[0].pages());
+    assert!(
+        tracker.begin_harvest().is_ok(),
+        "the leaked harvest was the other tracker's"
+    );
 }

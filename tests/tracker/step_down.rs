@@ -169,7 +169,9 @@ fn one_region_does_not_step_another_down() {
     let regions = [BASE, other].map(|base| region(base, BLOCK).with_step_down(rule));
     let world = World::armed(regions);
     world.tracker.tick(ms(1));
-    (0..9).for_each(|_| drop(world.fault(other)));
+    for _ in 0..9 {
+        world.fault(other);
+    }
     world.tracker.tick(ms(101));
     let granules = world.tracker.regions().iter();
     let granules: Vec<_> = granules

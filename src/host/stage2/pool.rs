@@ -158,3 +158,17 @@ impl Drop for PooledTables {
         self.taken.store(false, Ordering::Release);
     }
 }
+
+#[cfg(feature = "defmt")]
+impl<const N: usize> defmt::Format for TablePool<N> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "TablePool({} tables)", N);
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for PooledTables {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "PooledTables({} of {} used)", self.used, self.len);
+    }
+}

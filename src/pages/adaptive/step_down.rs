@@ -6,10 +6,16 @@ use core::time::Duration;
 /// [`Granule::Page`](super::Granule::Page): after more than `threshold` faults in a `window`.
 ///
 /// One way: it stays fine until the next clean checkpoint.
+///
+/// A coarse block that is open does not fault: it faults once, and again after each harvest that
+/// protected it. So a block can only be hot where there are more harvests in a window than the
+/// `threshold` (or several vCPUs that fault at once), and the default suits non-stop harvesting. To
+/// harvest ten times a second, set a threshold of a few faults in a window of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct StepDown {
-    /// Faults in a window that are still cool. The default is 32.
+    /// Faults in a window that are still cool; fewer than the harvests in it, or no block can be
+    /// hot. The default is 32.
     pub threshold: u32,
     /// The length of a window, in whole milliseconds, at least one. The default is 100 ms.
     pub window: Duration,
@@ -30,8 +36,8 @@ pub enum StepDownScope {
 impl StepDown {
     /// More than 32 faults in 100 ms, by block.
     ///
-    /// At about 5 µs a fault (userfaultfd, Hypervisor.framework) that is 0.2 % of a CPU for one
-    /// block: less is not worth the finer faults to come.
+    /// For harvests that never stop: at about 5 µs a fault (userfaultfd, Hypervisor.framework) that
+    /// is 0.2 % of a CPU, and 330 reports a second of all 512 pages of a block.
     pub const DEFAULT: Self = Self {
         threshold: 32,
         window: Duration::from_millis(100),
@@ -45,7 +51,9 @@ impl StepDown {
     };
 
     fn window_ms(self) -> u64 {
-        (self.window.as_millis() as u64).max(1)
+        u64::try_from(self.window.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 
     /// Whether a window that began `elapsed` ms ago is over.

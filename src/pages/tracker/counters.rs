@@ -58,7 +58,8 @@ impl Tally {
         let failed = self.failed_grants.load(Relaxed);
         Counters {
             faults: handlers_begun,
-            grants: handlers_ended.wrapping_sub(failed),
+            // A grant that failed is counted before its handler ends.
+            grants: handlers_ended.saturating_sub(failed),
             pages_granted: self.pages_granted.load(Relaxed),
             spurious_faults: self.spurious_faults.load(Relaxed),
             harvests: self.harvests.load(Relaxed),

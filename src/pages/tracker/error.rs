@@ -5,32 +5,44 @@ use core::fmt;
 use crate::bitmap::OutOfRange;
 use crate::pages::region::DirtyRun;
 
-/// Regions that do not ascend, or that overlap, counted in whole pages.
+/// Regions that one tracker cannot have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub struct RegionOrder {
-    /// The first of the two, by its index.
-    pub index: usize,
-    /// The guest physical address at which its last page ends.
-    pub end: u64,
-    /// The guest physical address at which the next one begins.
-    pub next: u64,
+pub enum RegionsError {
+    /// Two neighbours do not ascend, or overlap, counted in whole pages.
+    Order {
+        /// The first of the two, by its index.
+        index: usize,
+        /// The guest physical address at which its last page ends.
+        end: u64,
+        /// The guest physical address at which the next one begins.
+        next: u64,
+    },
+    /// Another tracker has a region of the set. Drop it first, or keep using it.
+    AlreadyTracked {
+        /// The base of the region.
+        base: u64,
+    },
 }
 
-impl fmt::Display for RegionOrder {
+impl fmt::Display for RegionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, end, next } = self;
-        let after = index + 1;
-        write!(
-            f,
-            "region {after} begins at {next:#x}, before region {index} ends at {end:#x}: \
-             give them in ascending order, without overlap"
-        )
+        match self {
+            Self::Order { index, end, next } => write!(
+                f,
+                "region {} begins at {next:#x}, before region {index} ends at {end:#x}: \
+                 give them in ascending order, without overlap",
+                index + 1
+            ),
+            Self::AlreadyTracked { base } => {
+                write!(f, "another tracker has the region at {base:#x}")
+            }
+        }
     }
 }
 
-impl core::error::Error for RegionOrder {}
+impl core::error::Error for RegionsError {}
 
 /// A range of guest physical addresses of which no byte is in any region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +105,7 @@ impl<H: fmt::Debug + fmt::Display> core::error::Error for ArmError<H> {}
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum FaultError<H> {
-    /// The host could not open the span.
+    /// The host could not open the span. To resume the vCPU is to try again.
     Host {
         /// Guest physical address of the fault.
         ipa: u64,
@@ -152,9 +164,9 @@ pub enum HarvestError<H, C> {
         /// How many.
         handlers: usize,
     },
-    /// The host could not protect pages that were drained.
+    /// The host could not protect pages that were drained, and the clean ones bridged between.
     Host {
-        /// Guest physical address of the first of them.
+        /// Guest physical address of the first page.
         start: u64,
         /// The address after the last.
         end: u64,

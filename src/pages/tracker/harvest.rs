@@ -36,12 +36,14 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         self.deliver(consumer)
     }
 
-    /// As [`harvest`](Self::harvest), with every vCPU stopped: the last one.
+    /// As [`harvest`](Self::harvest), with every vCPU stopped, and every device whose writes are
+    /// told by [`mark_written`](Self::mark_written): the last one.
     ///
     /// # Errors
     ///
     /// Also [`HarvestError::HandlersInFlight`] while a fault handler is under way: it may have
-    /// opened a page that it has not marked yet. Nothing was drained then.
+    /// opened a page that it has not marked yet. Nothing was drained then. A handler that never
+    /// returns (a cancelled thread) keeps it so for good.
     pub fn final_harvest<C>(
         &self,
         consumer: impl FnMut(DirtyRun) -> Result<(), C>,
@@ -63,7 +65,8 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         self.hold(exclusive)
     }
 
-    /// As [`begin_harvest`](Self::begin_harvest), with every vCPU stopped: the last one.
+    /// As [`begin_harvest`](Self::begin_harvest), with everything stopped, as for
+    /// [`final_harvest`](Self::final_harvest).
     ///
     /// # Errors
     ///
@@ -127,7 +130,7 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         harvested: &mut Harvested,
     ) -> Result<(), HarvestError<P::Error, C>> {
         self.tally.harvests.fetch_add(1, Relaxed);
-        for region in self.regions.regions() {
+        for region in self.regions.all() {
             let mut drain = DrainRuns::new(region.dirty.view());
             loop {
                 let mut batch = Batch::drain(region, &self.tally.pages_restored, &mut drain);
@@ -236,9 +239,6 @@ pub struct Harvest<'t, P, R: RegionSet> {
 
 impl<P, R: RegionSet> Harvest<'_, P, R> {
     /// What it holds: runs, pages, calls of `protect`.
-    ///
-    /// A run that a full batch cut in two counts twice here, and comes whole from
-    /// [`runs`](Self::runs).
     pub const fn harvested(&self) -> Harvested {
         self.harvested
     }
@@ -293,5 +293,12 @@ impl<P, R: RegionSet> fmt::Debug for Harvest<'_, P, R> {
         f.debug_struct("Harvest")
             .field("harvested", &self.harvested)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl<P, R: RegionSet> defmt::Format for Harvest<'_, P, R> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Harvest({})", self.harvested);
     }
 }
