@@ -27,7 +27,7 @@ mod tests {
     /// Many seeds where the bitmap is short, one where each comparison is long.
     fn for_each_case(follow: impl Fn(usize, u64, usize)) {
         for &len in LENGTHS.iter().filter(|&&len| len <= BITS) {
-            let seeds = (8_000 / (len + 20)).clamp(1, 40);
+            let seeds = (4_000 / (len + 20)).clamp(1, 40);
             for seed in 0..seeds as u64 {
                 follow(len, seed, STEPS);
             }

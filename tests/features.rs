@@ -80,10 +80,11 @@ fn the_readme_shows_the_commands_that_ci_runs() {
     assert_eq!(ci.len(), 1, "CI runs one command: {ci:?}");
     assert!(ci.is_subset(&readme), "the README does not show {ci:?}");
 
-    // That one command runs the others as its steps.
+    // That one command runs the others as its steps, perhaps with more options.
     let steps = commands_in(&cargo(&["xtask", "test", "--list"]));
     for command in readme.difference(&ci) {
-        assert!(steps.contains(command), "CI does not run `{command}`");
+        let is_run = steps.iter().any(|step| step.starts_with(command));
+        assert!(is_run, "CI does not run `{command}`");
     }
 }
 

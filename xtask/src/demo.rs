@@ -30,7 +30,7 @@ pub struct Args {
     #[command(flatten)]
     stores: Stores,
     #[command(flatten)]
-    linux: linux::demo::Args,
+    linux: linux::demo::Linux,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, ValueEnum)]
@@ -62,7 +62,9 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
         Guest::Stores => return run_stores(repo, &args.stores),
         Guest::Linux => return linux::demo::run(repo, &args.linux),
     };
-    bail!(BadInput(format!("an option that was given goes with {other}")))
+    bail!(BadInput(format!(
+        "an option that was given goes with {other}"
+    )))
 }
 
 fn run_stores(repo: &Repo, args: &Stores) -> Result<bool> {

@@ -35,17 +35,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Boot an example hypervisor in QEMU and show that no written page is lost
     Demo(demo::Args),
-    /// Run every check that the project has, as CI does
     Test(test::Args),
-    /// Boot one bare-metal program in QEMU and compare its output with the golden file beside it
     Qemu(qemu::Args),
-    /// Walk features/matrix.json: every target with every set of features
     Matrix(matrix::Args),
-    /// Show what is in a recorded trace, draw it, or make it smaller
     Trace(trace::Args),
-    /// Boot one ELF file in QEMU: cargo's runner for the bare-metal targets
     RunElf(run_elf::Args),
 }
 
@@ -89,3 +83,13 @@ impl fmt::Display for BadInput {
 }
 
 impl std::error::Error for BadInput {}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -56,6 +56,9 @@ pub struct Row {
     /// Bare-metal programs: examples and tests of that name.
     #[serde(default)]
     programs: Vec<String>,
+    /// More of them, that need more than themselves to boot: linted here, booted by another command.
+    #[serde(default)]
+    unbooted: Vec<String>,
 }
 
 const HOST: &str = "host";
@@ -72,7 +75,14 @@ impl Matrix {
         self.rows.iter().filter(names)
     }
 
-    /// The names of all programs.
+    /// The row of a program that another command boots.
+    pub fn row_with_unbooted(&self, program: &str) -> Result<&Row> {
+        let names = |row: &&Row| row.unbooted.iter().any(|name| name == program);
+        let row = self.rows.iter().find(names);
+        row.with_context(|| format!("features/matrix.json has no row for {program}"))
+    }
+
+    /// The names of all programs that boot by themselves.
     pub fn programs(&self) -> BTreeSet<&str> {
         let programs = self.rows.iter().flat_map(|row| &row.programs);
         programs.map(String::as_str).collect()
@@ -94,6 +104,10 @@ impl Matrix {
 }
 
 impl Row {
+    fn all_programs(&self) -> impl Iterator<Item = &String> {
+        self.programs.iter().chain(&self.unbooted)
+    }
+
     /// The target, for a person.
     fn target(&self) -> String {
         match self.target.as_str() {
@@ -138,7 +152,7 @@ impl Row {
         };
         command.args(self.target_flag()).args(self.features_flag());
         if job == Job::Clippy {
-            for name in &self.programs {
+            for name in self.all_programs() {
                 command.args([repo.program(name)?.kind.flag(), name]);
             }
             command.args(["--", "-D", "warnings"]);
@@ -233,7 +247,7 @@ mod tests {
         // `qemu NAME --target TARGET` must mean one row.
         let mut seen = BTreeSet::new();
         for row in &matrix.rows {
-            for name in &row.programs {
+            for name in row.all_programs() {
                 assert!(seen.insert((&row.target, name)), "{name} twice");
             }
         }

@@ -51,7 +51,10 @@ impl Repo {
 
     /// A path as short as a person at the root would write it.
     pub fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     /// The bare-metal program of that name: an example or a test.

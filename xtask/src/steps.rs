@@ -28,7 +28,7 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
     let programs = matrix.programs().into_iter();
     let others = programs.filter(|name| *name != demo::PROGRAM);
 
-    Ok(vec![
+    let mut steps = vec![
         step("fmt", "rustfmt has nothing to change").cargo("fmt --all --check"),
         step("clippy", "no lint, on any target and set of features")
             .xtask("matrix --only clippy")
@@ -58,14 +58,14 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
             step("qemu", "the other bare-metal programs and tests"),
             |step, name| step.xtask(&format!("qemu {name}")),
         ),
-        step(
-            "linux",
-            "no page that Linux writes is lost, and it migrates while it runs",
-        )
-        .xtask("demo --guest linux --short --controller on"),
         step("wrong-order", "with mark before grant, pages must be lost")
             .xtask("demo --wrong-order --cpu max"),
-    ])
+    ];
+    if full {
+        let what = "no page that Linux writes is lost, and it migrates while it runs";
+        steps.push(step("linux", what).xtask("demo --guest linux --short --controller on"));
+    }
+    Ok(steps)
 }
 
 /// A few commands under one title.

@@ -84,6 +84,6 @@ fn set_up(steps: &[Step], matrix: &Matrix) -> Result<()> {
             ..setup::targets(["aarch64-unknown-none".into()])
         });
     }
-    let qemu = chosen(&["demo", "qemu", "wrong-order"]);
+    let qemu = chosen(&["demo", "qemu", "linux", "wrong-order"]);
     setup::ensure(&setup::Needs { toolchains, qemu })
 }

@@ -10,7 +10,7 @@ use aarch64_cpu::registers::{
     Readable, SCTLR_EL1, SP_EL1, SPSR_EL2, TCR_EL1, TPIDR_EL2, TTBR0_EL1, VBAR_EL1, Writeable,
 };
 use aarch64_rt::RegisterStateRef;
-use pugmark::arch::aarch64::{Abort, classify};
+use pugmark::arch::aarch64::{Abort, classify, is_translation_fault};
 use spin::Mutex;
 
 use super::{
@@ -163,14 +163,13 @@ fn grant(ipa: u64) -> bool {
 #[cfg(pugmark_wrong_order)]
 use super::wrong_order::on_write_fault as grant;
 
-/// A read or a fetch faults only while another core splits the block under it. The lock waits for
-/// the end of that.
+/// A read or a fetch faults only while another core splits the block under it: for want of a
+/// translation. The lock waits for the end of that.
 fn on_read(vcpu: usize, esr: u64, pc: u64) {
-    if let Some(ipa) = ipa(esr)
-        && tracker().protection().lock().writable(ipa).is_none()
-    {
+    let is_mapped = |ipa| tracker().protection().lock().writable(ipa).is_some();
+    if !is_translation_fault(esr) || !ipa(esr).is_none_or(is_mapped) {
         die(format_args!(
-            "vCPU {vcpu} at {pc:#x} reads where nothing is, at {ipa:#x}: {}",
+            "vCPU {vcpu} at {pc:#x} reads or runs what it may not: {}",
             Registers(esr)
         ));
     }
