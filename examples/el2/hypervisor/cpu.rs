@@ -3,8 +3,8 @@
 use core::{arch::asm, fmt, time::Duration};
 
 use aarch64_cpu::registers::{
-    CNTFRQ_EL0, CNTPCT_EL0, CPTR_EL2, ID_AA64ISAR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1,
-    MIDR_EL1, Readable, Writeable,
+    CNTFRQ_EL0, CNTPCT_EL0, CPTR_EL2, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1,
+    ID_AA64PFR0_EL1, MIDR_EL1, Readable, VTCR_EL2, Writeable,
 };
 
 /// What this CPU has of what the guest uses.
@@ -88,4 +88,20 @@ pub fn now() -> Duration {
     let count = CNTPCT_EL0.get();
     let nanos = count % frequency * 1_000_000_000 / frequency;
     Duration::new(count / frequency, nanos as u32)
+}
+
+/// How this core walks a guest's stage-2 tables: 39 bits of IPA, so from level 1 on; 4 KiB pages; 40
+/// bits of output address, or what the CPU has.
+pub fn set_stage2_walk() {
+    let physical = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(2);
+    VTCR_EL2.write(
+        VTCR_EL2::RES1.val(1)
+            + VTCR_EL2::PS.val(physical)
+            + VTCR_EL2::TG0::Granule4KB
+            + VTCR_EL2::SH0::Inner
+            + VTCR_EL2::ORGN0::NormalWBRAWA
+            + VTCR_EL2::IRGN0::NormalWBRAWA
+            + VTCR_EL2::SL0.val(1)
+            + VTCR_EL2::T0SZ.val(64 - 39),
+    );
 }

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, VTCR_EL2, Writeable};
 use pugmark::{
     PageGeometry, StaticRegion, StepDown, WriteTracker, blocks_for, pages_for,
     stage2::{
@@ -19,6 +18,7 @@ use spin::{Mutex, Once};
 
 use super::{
     console::die,
+    cpu,
     layout::{BLOCK_PAGES, GUEST_PAGES, REGION_SIZE, REGIONS, image},
 };
 
@@ -103,19 +103,7 @@ fn map_guest(mapping: &mut Mapping<PooledTables, Stage2>) -> Result<(), MapError
 /// Puts the guest's tables to use on this core: for the vCPU that it runs, and so that its TLB
 /// maintenance means this VM. Every core calls it once.
 pub fn activate() {
-    // 39 bits of IPA, so the walk starts at level 1; 4 KiB pages; 40 bits of output address, or
-    // what the CPU has.
-    let physical = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(2);
-    VTCR_EL2.write(
-        VTCR_EL2::RES1.val(1)
-            + VTCR_EL2::PS.val(physical)
-            + VTCR_EL2::TG0::Granule4KB
-            + VTCR_EL2::SH0::Inner
-            + VTCR_EL2::ORGN0::NormalWBRAWA
-            + VTCR_EL2::IRGN0::NormalWBRAWA
-            + VTCR_EL2::SL0.val(1)
-            + VTCR_EL2::T0SZ.val(64 - 39),
-    );
+    cpu::set_stage2_walk();
     // SAFETY: nothing at EL2 is translated by stage 2, and the tables are never dropped.
     unsafe { tracker().protection().lock().mapping().activate() };
 }
