@@ -184,7 +184,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 600 },
+        cases: if cfg!(miri) { 2 } else { 600 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -175,12 +175,6 @@ impl Host {
         self.page(ipa).value
     }
 
-    /// Whether the page can be written, and what it holds.
-    fn state(&self, ipa: u64) -> (bool, u64) {
-        let page = self.page(ipa);
-        (page.writable, page.value)
-    }
-
     pub fn is_writable(&self, ipa: u64) -> bool {
         self.page(ipa).writable
     }
@@ -440,9 +434,14 @@ impl World {
     /// The same while a harvest holds `held`.
     pub fn check_beside(&self, held: &[DirtyRun]) {
         let mirror = self.mirror.borrow();
-        for page in self.pages() {
-            let marked = self.is_marked(page);
-            let (writable, value) = self.host().state(page);
+        let regions = self.tracker.regions().iter().zip(&self.host().ram);
+        let pages = regions.flat_map(|(region, ram)| {
+            let marked = |page| region.dirty().is_marked(page) == Ok(true);
+            let pages = ram.pages.iter().enumerate();
+            pages.map(move |(n, page)| (ram.base + n as u64 * PAGE, marked(n), lock(page)))
+        });
+        for (page, marked, state) in pages {
+            let Page { writable, value } = *state;
             assert!(marked || !writable, "{page:#x} is writable and not marked");
             let held = held.iter().any(|run| run.range().contains(&page));
             let current = mirror.get(&page) == Some(&value);
