@@ -192,7 +192,7 @@ proptest! {
     #[test]
     fn no_sequence_of_operations_and_failures_loses_a_page(
         bridge in prop::sample::select(&[0, 1, 3, 16][..]),
-        ops in vec(any_op(), 1..if cfg!(miri) { 12 } else { 60 }),
+        ops in vec(any_op(), 1..if cfg!(miri) { 10 } else { 60 }),
     ) {
         let world = world(bridge);
         world.check();

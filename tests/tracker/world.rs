@@ -422,7 +422,13 @@ impl World {
     }
 
     pub fn marked(&self) -> Vec<u64> {
-        self.pages().filter(|&page| self.is_marked(page)).collect()
+        let regions = self.tracker.regions().iter();
+        let marked = regions.flat_map(|region| {
+            let marked = |page: &usize| region.dirty().is_marked(*page) == Ok(true);
+            let pages = (0..region.pages()).filter(marked);
+            pages.map(|page| region.base() + page as u64 * PAGE)
+        });
+        marked.collect()
     }
 
     /// What must always hold, when no handler is under way: a page that can be written is marked,
