@@ -225,17 +225,11 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     ///
     /// [`StorageTooSmall`] where it has fewer words than [`words_for(bits)`](words_for).
     pub fn with_storage(storage: S, bits: usize) -> Result<Self, StorageTooSmall> {
-        let needed = words_for(bits);
-        let given = storage.as_ref().len();
-        if given < needed || bits > MAX_BITS {
-            return Err(StorageTooSmall { needed, given });
-        }
-        let bitmap = Self {
+        View::new(storage.as_ref(), bits)?.rebuild_summary();
+        Ok(Self {
             words: storage,
             bits,
-        };
-        bitmap.rescan();
-        Ok(bitmap)
+        })
     }
 
     /// Makes the summary say of each marked leaf that it is marked: one load a word.
@@ -448,6 +442,20 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    pub(crate) fn new(words: &'a [AtomicUsize], bits: usize) -> Result<Self, StorageTooSmall> {
+        let needed = words_for(bits);
+        let given = words.len();
+        if given < needed || bits > MAX_BITS {
+            return Err(StorageTooSmall { needed, given });
+        }
+        Ok(Self { words, bits })
+    }
+
+    #[cfg(all(feature = "capi", not(loom)))]
+    pub(crate) fn words(self) -> &'a [AtomicUsize] {
+        self.words
+    }
+
     fn out_of_range(self, index: usize) -> OutOfRange {
         OutOfRange {
             index,
@@ -468,7 +476,7 @@ impl<'a> View<'a> {
     }
 
     #[inline]
-    fn mark(self, bit: usize) -> Result<bool, OutOfRange> {
+    pub(crate) fn mark(self, bit: usize) -> Result<bool, OutOfRange> {
         let line = bit / LINE_BITS;
         let (true, Some(leaf), Some(summary)) =
             (bit < self.bits, self.leaf_of(bit), self.summary_of(line))
@@ -556,7 +564,8 @@ impl<'a> View<'a> {
 
     fn rebuild_summary(self) {
         for word in 0..leaf_words(self.bits) {
-            if self.words[word].load(SeqCst) != 0
+            let is_marked = |word: &AtomicUsize| word.load(SeqCst) != 0;
+            if self.words.get(word).is_some_and(is_marked)
                 && let Some(summary) = self.summary_of(word / LINE_WORDS)
             {
                 announce(summary, word / LINE_WORDS);

@@ -2,7 +2,8 @@
 //! that follows what was written, not what exists.
 //!
 //! It is `no_std` and needs no allocator. The same code runs in a bare-metal hypervisor at EL2, in
-//! firmware on a microcontroller, and in a VMM process on macOS or Linux.
+//! firmware on a microcontroller, and in a VMM process on macOS or Linux. Beside the pages it has
+//! [`slots`]: values that one thread publishes to another without a lock.
 //!
 //! # How it works
 //!
@@ -20,7 +21,7 @@
 //!
 //! harvester        WriteTracker::harvest
 //!                    1. DirtyBitmap::drain                 only the lines that the summary names
-//!                    2. WriteProtect::protect(runs)        small gaps bridged
+//!                    2. WriteProtect::protect_all(runs)    small gaps bridged
 //!                    3. consumer(run)                      refused: marked again
 //! ```
 //!
@@ -29,9 +30,16 @@
 //! - [`DirtyBitmap`]: bits by index, atomic, hierarchical; in a `static`, borrowed, or on the heap.
 //! - [`TrackedRegion`]: guest physical addresses to bits; per block a [`Granule`] that steps down
 //!   from the block to the page where faults are frequent ([`StepDown`]).
-//! - [`WriteProtect`]: the one seam to a host. Two methods.
+//! - [`WriteProtect`]: the one seam to a host. Two methods; a host may improve on two more.
 //! - [`WriteTracker`]: puts them together, in the order that loses nothing.
 //! - [`arch`]: what a trap said, decoded; [`host`]: ready hosts.
+//!
+//! # Slots
+//!
+//! [`slots`] publish values without a lock and without tearing: from an interrupt handler to the main
+//! loop, from a vCPU thread to a monitor, from another process to us. A [`Slot`] is one value; an
+//! [`Arena`] is many, at addresses that never move, with a reader whose cost follows what changed.
+//! They share no state with the pages; [`slots`] has their guarantees.
 //!
 //! # What it guarantees
 //!
@@ -63,17 +71,22 @@
 //!
 //! | feature | adds | needs |
 //! | --- | --- | --- |
-//! | *(none)* | const-sized and borrowed forms; [`arch`] | a target with pointers |
+//! | *(none)* | const-sized and borrowed forms, of pages and of slots; [`arch`] | a target with pointers |
 //! | `alloc` | heap-backed forms | an allocator |
-//! | `std` | `alloc`; a host behind `std::sync::Mutex`; a monotonic clock | an OS |
+//! | `std` | `alloc`; snapshots in files; a host behind `std::sync::Mutex`; a monotonic clock | an OS |
+//! | `hvf` | Hypervisor.framework as a host | macOS on Apple silicon |
+//! | `uffd` | userfaultfd as a host, with a handler or asynchronous | Linux |
+//! | `kvm` | KVM's dirty log and dirty ring as hosts | Linux, KVM |
+//! | `vm-memory` | vm-memory's `Bitmap` for our bitmaps and trackers | |
 //! | `stage2` | aarch64-paging's stage-2 tables as a host | AArch64, EL2 |
 //! | `spin` | a host behind `spin::Mutex` | |
 //! | `critical-section` | a host behind `critical_section::Mutex` | a critical-section implementation |
+//! | `capi` | C functions that mark and write slots, and their header | |
 //! | `defmt` | `defmt::Format` on the public types, a line at each decision | a defmt logger |
 //! | `tracing` | the same lines for hosts | `std` |
 //!
-//! On a core without compare-and-swap (Cortex-M0) atomic read-modify-writes run in a critical
-//! section, feature or not, and the program must bring its implementation.
+//! On a core without compare-and-swap (Cortex-M0) every atomic access is a critical section, feature
+//! or not, and the program must bring its implementation.
 //!
 //! The minimum supported Rust version is the `rust-version` of `Cargo.toml`.
 
@@ -91,15 +104,31 @@ mod sync;
 
 pub mod arch;
 pub mod bitmap;
+#[cfg(all(feature = "capi", not(loom)))]
+pub mod capi;
 pub mod features;
 pub mod host;
 pub mod pages;
+pub mod slots;
+#[cfg(feature = "std")]
+pub mod snapshot;
 
 #[doc(no_inline)]
 pub use bitmap::{DirtyBitmap, LengthMismatch, OutOfRange, Run, StorageTooSmall, words_for};
+#[doc(no_inline)]
+#[cfg(feature = "hvf")]
+pub use host::hvf;
 #[doc(no_inline)]
 #[cfg(feature = "stage2")]
 pub use host::stage2;
 #[doc(no_inline)]
 pub use pages::*;
-pub use sync::AtomicUsize;
+#[cfg(all(feature = "alloc", not(loom)))]
+#[doc(no_inline)]
+pub use slots::BoxedArena;
+#[doc(no_inline)]
+pub use slots::{Arena, SlotId, SlotWriter, StaticArena};
+#[cfg(not(loom))]
+#[doc(no_inline)]
+pub use slots::{BorrowedArena, Slot, SlotBinding};
+pub use sync::{AtomicU32, AtomicUsize};

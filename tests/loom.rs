@@ -20,6 +20,7 @@
 //! | 1 nor what the VMM wrote | `harvest::told_after_the_write` | `harvest::told_before_the_write` |
 //! | 2 grant, then mark | `harvest::first_write` | `harvest::mark_then_grant` |
 //! | 3 drain, then protect, then copy | `harvest::second_write` | `harvest::{protect_then_drain, copy_before_protect}` |
+//! | 3 where the host keeps the log: renew it, then tell | `host_log::full_log_beside_a_harvest` | `host_log::told_before_it_is_renewed` |
 //! | 3 at a checkpoint: clear, then protect, then copy | `checkpoint::arm_beside_a_write` | `checkpoint::{protect_then_clear, baseline_before_arm}` |
 //! | 4 one granule a fault | `granule::step_down_beside_faults` | `granule::loaded_twice` |
 //! | 5 a step-down leaves no hole | `granule::step_down_beside_faults` | `granule::read_again_by_the_harvest` |
@@ -27,6 +28,10 @@
 //! | 6 in two phases | `transaction::{dropped, committed}` | `transaction::dropped_without_restore` |
 //! | 7 the final harvest waits | `last::{waits_for_a_handler, waits_for_a_coarse_handler, waits_for_two_handlers}` | `last::{plain_harvest, counted_after_the_grant, begun_read_before_ended, counted_with_acquire_and_release}` |
 //! | 8 a failure leaves a safe state | `failure::{grant_fails, protect_fails, arm_fails}` | `failure::{failed_grant_is_not_marked, failed_protect_is_forgotten}` |
+//! | 11 no torn value is accepted | `seqlock::write_beside_reads`, `arena::{mirror_is_whole_by_way_of_the_scratch, mirror_is_whole_by_way_of_registers}` | `seqlock::{no_fence_after_odd, odd_stored_with_release_for_the_fence, even_stored_relaxed, looked_relaxed, no_fence_before_the_second_look, second_look_with_acquire_for_the_fence, no_second_look}` |
+//! | 11 a dead writer is taken over | `seqlock::dead_writer_taken_over` | `seqlock::dead_writer_counted_on` |
+//! | 12 a freed slot is not mistaken for the next | `arena::{reuse_beside_descend, reuse_beside_two_descends, reuse_before_the_first_descend}` | `arena::{generation_before_odd, freed_without_odd, generation_read_before_the_look, generation_read_after_the_confirmation}` |
+//! | a write that returned is in the next descend | `hints::{write_beside_descend, two_writers_beside_descend}` | `hints::{hint_before_the_end, hint_relaxed, taken_by_a_store, taken_relaxed, compared_then_taken, plain_stores_of_two_writers_where_stores_reach_others_apart}` |
 //!
 //! The tests `by_hand…` are controls: the protocols by hand hold with every step in its place, so
 //! that a wrong one fails for that step alone.
@@ -52,6 +57,8 @@ mod scenario;
 #[path = "loom/storage.rs"]
 mod storage;
 
+#[path = "loom/arena.rs"]
+mod arena;
 #[path = "loom/checkpoint.rs"]
 mod checkpoint;
 #[path = "loom/drainers.rs"]
@@ -62,9 +69,15 @@ mod failure;
 mod granule;
 #[path = "loom/harvest.rs"]
 mod harvest;
+#[path = "loom/hints.rs"]
+mod hints;
+#[path = "loom/host_log.rs"]
+mod host_log;
 #[path = "loom/last.rs"]
 mod last;
 #[path = "loom/promise.rs"]
 mod promise;
+#[path = "loom/seqlock.rs"]
+mod seqlock;
 #[path = "loom/transaction.rs"]
 mod transaction;

@@ -28,6 +28,13 @@ impl Library {
     /// store. loom needs that: it does not count a cell's first value as one, and would let a
     /// `SeqCst` load return it although a newer one has been stored.
     pub fn new(pages: usize, per_block: usize) -> Self {
+        Self {
+            tracker: Self::over(Mmu::new(pages), pages, per_block),
+        }
+    }
+
+    /// The same tracker over another host.
+    pub fn over<P>(host: P, pages: usize, per_block: usize) -> WriteTracker<P, Regions> {
         let geometry = PageGeometry::new(PAGE, PAGE * per_block as u64).unwrap();
         let size = PAGE * pages as u64;
         let words = || {
@@ -42,9 +49,7 @@ impl Library {
                 window: Duration::from_millis(1),
                 ..StepDown::DEFAULT
             });
-        Self {
-            tracker: WriteTracker::new(Mmu::new(pages), [region]).unwrap(),
-        }
+        WriteTracker::new(host, [region]).unwrap()
     }
 
     /// As [`new`](Self::new); gaps of up to `bridge` pages are protected along.
