@@ -41,9 +41,11 @@ enum Flaw {
     FlipsWhatIsDone,
     TakesAnEmptyRangeForAPage,
     OpensWhatIsNotMapped,
+    LeavesTheLastOfSeveralOpen,
+    KeepsStaleTranslationsOfSeveral,
 }
 
-const FLAWS: [Flaw; 14] = [
+const FLAWS: [Flaw; 16] = [
     Flaw::KeepsStaleTranslations,
     Flaw::KeepsStaleRefusals,
     Flaw::OpensTheWholeBlock,
@@ -58,6 +60,8 @@ const FLAWS: [Flaw; 14] = [
     Flaw::FlipsWhatIsDone,
     Flaw::TakesAnEmptyRangeForAPage,
     Flaw::OpensWhatIsNotMapped,
+    Flaw::LeavesTheLastOfSeveralOpen,
+    Flaw::KeepsStaleTranslationsOfSeveral,
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +172,18 @@ impl WriteProtectMut for SoftMmu {
 
     fn protect(&mut self, range: Range<u64>) -> Result<(), Refused> {
         self.set(range, false)
+    }
+
+    fn protect_all(&mut self, ranges: &[Range<u64>]) -> Result<(), Refused> {
+        let stale = self.tlb.clone();
+        let left = usize::from(self.has(Flaw::LeavesTheLastOfSeveralOpen));
+        for range in &ranges[..ranges.len().saturating_sub(left)] {
+            self.protect(range.clone())?;
+        }
+        if self.has(Flaw::KeepsStaleTranslationsOfSeveral) {
+            self.tlb = stale;
+        }
+        Ok(())
     }
 
     fn unprotect(&mut self, range: Range<u64>) -> Result<(), Refused> {

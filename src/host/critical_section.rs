@@ -44,6 +44,10 @@ impl<P: WriteProtectMut> WriteProtect for Mutex<RefCell<P>> {
         edit(self, |editor| editor.protect(range))
     }
 
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        edit(self, |editor| editor.protect_all(ranges))
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         edit(self, |editor| editor.unprotect(range))
     }

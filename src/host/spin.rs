@@ -13,6 +13,10 @@ impl<P: WriteProtectMut, R: RelaxStrategy> WriteProtect for Mutex<P, R> {
         self.lock().protect(range)
     }
 
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        self.lock().protect_all(ranges)
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         self.lock().unprotect(range)
     }

@@ -153,7 +153,14 @@ impl<T: TableSource> WriteProtectMut for Stage2Protection<T> {
     type Error = Stage2Error;
 
     fn protect(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
-        let done = self.set(range, Access::ReadOnly);
+        self.protect_all(&[range])
+    }
+
+    /// With one TLB invalidation on every core for all of the ranges.
+    fn protect_all(&mut self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        let done = ranges
+            .iter()
+            .try_for_each(|range| self.set(range.clone(), Access::ReadOnly));
         if self.mapping.active() {
             // Also after an error, and where nothing changed: a store through a translation that
             // an earlier edit left behind would be lost, and one TLBI is cheap beside a fault.
@@ -163,13 +170,18 @@ impl<T: TableSource> WriteProtectMut for Stage2Protection<T> {
     }
 
     fn unprotect(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
+        let page = range.end.wrapping_sub(range.start) == PAGE_SIZE as u64;
+        let scope = match page {
+            true => Scope::Fault { ipa: range.start },
+            false => Scope::ThisCore,
+        };
         let done = self.set(range, Access::ReadWrite);
         if self.mapping.active() {
             // Where nothing changed, another core opened the page before us, and it is a stale
             // read-only translation on *this* core that faulted. It would fault again for ever, so
             // it must go, whatever the descriptor said. Other cores may keep theirs: a stale
             // refusal costs one fault, whose handler comes through here on that core.
-            tlb::invalidate(self.vttbr(), Scope::ThisCore);
+            tlb::invalidate(self.vttbr(), scope);
         }
         done
     }

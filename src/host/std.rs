@@ -16,6 +16,10 @@ impl<P: WriteProtectMut> WriteProtect for Mutex<P> {
         lock(self).protect(range)
     }
 
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        lock(self).protect_all(ranges)
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         lock(self).unprotect(range)
     }

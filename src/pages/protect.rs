@@ -30,6 +30,21 @@ pub trait WriteProtect {
     /// After an error any part of `range` may still be writable; the tracker treats all of it so.
     fn protect(&self, range: Range<u64>) -> Result<(), Self::Error>;
 
+    /// Does the same for every range, ascending and apart: what a harvest re-arms at once.
+    ///
+    /// A host whose `protect` ends with something that serves several ranges as well as one, such as
+    /// a TLB invalidation on every core, does it once here. By default each range is a call of
+    /// [`protect`](Self::protect).
+    ///
+    /// # Errors
+    ///
+    /// As [`protect`](Self::protect), for all of the ranges.
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        ranges
+            .iter()
+            .try_for_each(|range| self.protect(range.clone()))
+    }
+
     /// Gives the permission back.
     ///
     /// It runs in the fault path: keep it short, and bounded. A translation that stays stale after
@@ -39,6 +54,28 @@ pub trait WriteProtect {
     ///
     /// After an error any part of `range` may already be writable; the tracker marks all of it.
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error>;
+
+    /// For a host that keeps a log of written pages itself, such as KVM: empties the log, and gives
+    /// `written` each range of guest physical addresses that was in it. By default there is none.
+    ///
+    /// A harvest does it first, and marks what it is given. Then `protect` has nothing to protect, and
+    /// must protect nothing: it is given pages that were not in the log as well. It refuses what the
+    /// log does not cover.
+    ///
+    /// It may run on several threads at once. **When it returns, what other calls took before has been
+    /// given as well**: a last harvest that finds the log empty must find the marks.
+    ///
+    /// A page is logged anew **before** `written` is given it. In the other order a harvest on
+    /// another thread may copy the page, and a store that comes between the copy and the renewal is
+    /// in no log.
+    ///
+    /// # Errors
+    ///
+    /// What may have left the log was given to `written` all the same.
+    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Self::Error> {
+        let _ = written;
+        Ok(())
+    }
 }
 
 impl<P: WriteProtect + ?Sized> WriteProtect for &P {
@@ -48,8 +85,16 @@ impl<P: WriteProtect + ?Sized> WriteProtect for &P {
         (**self).protect(range)
     }
 
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        (**self).protect_all(ranges)
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         (**self).unprotect(range)
+    }
+
+    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Self::Error> {
+        (**self).take_log(written)
     }
 }
 
@@ -61,8 +106,16 @@ impl<P: WriteProtect + ?Sized> WriteProtect for alloc::sync::Arc<P> {
         (**self).protect(range)
     }
 
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        (**self).protect_all(ranges)
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         (**self).unprotect(range)
+    }
+
+    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Self::Error> {
+        (**self).take_log(written)
     }
 }
 
@@ -81,6 +134,17 @@ pub trait WriteProtectMut {
     ///
     /// See [`WriteProtect::protect`].
     fn protect(&mut self, range: Range<u64>) -> Result<(), Self::Error>;
+
+    /// See [`WriteProtect::protect_all`].
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteProtect::protect_all`].
+    fn protect_all(&mut self, ranges: &[Range<u64>]) -> Result<(), Self::Error> {
+        ranges
+            .iter()
+            .try_for_each(|range| self.protect(range.clone()))
+    }
 
     /// See [`WriteProtect::unprotect`].
     ///

@@ -361,6 +361,11 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         let _exclusive = self.exclusive().ok_or(ArmError::Busy)?;
         let regions = self.regions.all();
         let unless_armed = MarkAll(regions);
+        // Forgotten as well; what is logged from here on is not.
+        self.protection.take_log(&mut |_| {}).map_err(|error| {
+            let Range { start, end } = self.extent();
+            ArmError::Host { start, end, error }
+        })?;
         for region in regions {
             region.dirty.clear();
             region.controller.reset();

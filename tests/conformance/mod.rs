@@ -49,6 +49,8 @@ macro_rules! for_each_case {
             a_translation_in_use_is_refused_at_once
             a_refused_translation_is_open_at_once
             every_other_page
+            several_ranges_at_once
+            in_use_they_are_all_refused_at_once
             opening_what_is_not_mapped_is_an_error
             random_edits_match_an_array
         }
@@ -104,6 +106,11 @@ impl<'a, M: Machine> Guest<'a, M> {
     fn protect(&self, range: Range<u64>) {
         let done = self.machine.protection().protect(range.clone());
         done.unwrap_or_else(|error| panic!("protect {range:#x?}: {error:?}"));
+    }
+
+    fn protect_all(&self, ranges: &[Range<u64>]) {
+        let done = self.machine.protection().protect_all(ranges);
+        done.unwrap_or_else(|error| panic!("protect {ranges:#x?}: {error:?}"));
     }
 
     fn unprotect(&self, range: Range<u64>) {
@@ -296,6 +303,36 @@ fn every_other_page<M: Machine>(machine: &M) {
     // A bridge over the open ones, as a re-arm makes it.
     guest.protect(guest.ram.clone());
     guest.check(|_| false);
+}
+
+fn several_ranges_at_once<M: Machine>(machine: &M) {
+    let guest = Guest::new(machine);
+    let block = guest.first_block();
+    let ranges = [
+        block..block + guest.page,
+        block + 2 * guest.page..block + 5 * guest.page,
+        block + guest.block..block + 2 * guest.block,
+    ];
+    guest.protect_all(&[]);
+    guest.check(|_| true);
+    guest.protect_all(&ranges);
+    guest.check(|ipa| !ranges.iter().any(|range| range.contains(&ipa)));
+}
+
+fn in_use_they_are_all_refused_at_once<M: Machine>(machine: &M) {
+    let guest = Guest::new(machine);
+    let block = guest.first_block();
+    let pages = [block, block + 2 * guest.page, block + guest.block];
+    for page in pages {
+        assert!(machine.try_write(page));
+    }
+    guest.protect_all(&pages.map(|page| page..page + guest.page));
+    for page in pages {
+        assert!(
+            !machine.try_write(page),
+            "{page:#x}: written through a stale translation"
+        );
+    }
 }
 
 fn opening_what_is_not_mapped_is_an_error<M: Machine>(machine: &M) {

@@ -22,7 +22,7 @@ fn a_new_tracker_has_every_page_marked() {
 fn arm_makes_all_clean_and_protected_with_one_call_a_region() {
     let world = World::new([region(BASE, 3 * BLOCK), region(BASE + 8 * BLOCK, BLOCK)]);
     world.tracker.arm().unwrap();
-    assert_eq!(world.marked(), []);
+    assert_eq!(world.marked(), [0; 0]);
     assert!(world.pages().all(|page| !world.host().is_writable(page)));
     let calls = [
         (Protect, BASE..BASE + 3 * BLOCK),

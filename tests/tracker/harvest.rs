@@ -70,7 +70,7 @@ fn a_harvest_delivers_maximal_runs_in_ascending_order_and_protects_them() {
     ];
     assert_eq!(world.harvest(), runs);
     assert!(world.pages().all(|page| !world.host().is_writable(page)));
-    assert_eq!(world.marked(), []);
+    assert_eq!(world.marked(), [0; 0]);
     assert_eq!(world.harvest(), []);
     world.check();
 }
@@ -165,7 +165,7 @@ fn write_many(world: &World) -> Vec<u64> {
 
 #[test]
 fn a_consumer_that_fails_at_any_run_loses_nothing() {
-    for refused in (0..RUNS + 3).step_by(if cfg!(miri) { 33 } else { 1 }) {
+    for refused in if cfg!(miri) { 33..34 } else { 0..RUNS + 3 } {
         let world = world(2);
         let written = write_many(&world);
         let mut accepted = Vec::new();
@@ -196,7 +196,7 @@ fn a_consumer_that_fails_at_any_run_loses_nothing() {
 
 #[test]
 fn a_consumer_that_unwinds_at_any_run_loses_nothing() {
-    for unwound in (0..RUNS + 3).step_by(if cfg!(miri) { 33 } else { 1 }) {
+    for unwound in if cfg!(miri) { 33..34 } else { 0..RUNS + 3 } {
         let world = world(2);
         let written = write_many(&world);
         let mut accepted = 0;
@@ -230,7 +230,7 @@ fn the_consumers_error_is_shown_with_the_run() {
 #[test]
 fn a_protect_that_fails_at_any_call_loses_nothing() {
     for &how in Failure::ALL {
-        for n in (0..).step_by(if cfg!(miri) { 6 } else { 1 }) {
+        for n in (0..).step_by(if cfg!(miri) { 50 } else { 1 }) {
             let world = world(2);
             write_many(&world);
             world.host().fail(Protect, n, how);

@@ -3,8 +3,10 @@
 mod bad_input;
 mod checkpoint;
 mod counters;
+mod extend;
 mod faults;
 mod harvest;
+mod host_log;
 mod interleavings;
 mod regions;
 mod sequences;

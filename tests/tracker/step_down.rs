@@ -60,7 +60,7 @@ fn more_faults_than_the_threshold_in_a_window_step_a_block_down() {
     let world = world(RULE);
     world.faults(1, 8);
     world.faults(2, 9);
-    assert_eq!(world.fine_blocks(), [], "before the tick");
+    assert_eq!(world.fine_blocks(), [0; 0], "before the tick");
     world.tracker.tick(ms(101));
     assert_eq!(world.fine_blocks(), [2]);
     assert_eq!(world.tracker.counters().step_downs, 1);
@@ -78,7 +78,7 @@ fn a_tick_inside_the_window_does_nothing() {
     for now in 2..101 {
         world.tracker.tick(ms(now));
     }
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
     world.tracker.tick(ms(101));
     assert_eq!(world.fine_blocks(), [0]);
 }
@@ -99,7 +99,7 @@ fn the_first_tick_only_starts_the_clock() {
     world.faults(0, 100);
     // However late: nobody knows how long the faults took.
     world.tracker.tick(ms(500_000));
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
     world.faults(1, 9);
     world.tracker.tick(ms(500_100));
     assert_eq!(world.fine_blocks(), [1]);
@@ -122,7 +122,7 @@ fn each_window_counts_anew() {
         world.faults(0, 8);
         world.tracker.tick(ms(1 + window * 100));
     }
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn faults_spread_thinly_over_many_blocks_never_step_down() {
         }
         world.tracker.tick(ms(1 + window * 100));
     }
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
     assert_eq!(world.tracker.counters().step_downs, 0);
 }
 
@@ -148,7 +148,7 @@ fn by_region_thin_faults_add_up_and_all_blocks_step_down() {
         world.faults(block, 2);
     }
     world.tracker.tick(ms(101));
-    assert_eq!(world.fine_blocks(), [], "8 in all");
+    assert_eq!(world.fine_blocks(), [0; 0], "8 in all");
 
     for block in 0..BLOCKS {
         world.faults(block, 2);
@@ -193,11 +193,11 @@ fn a_step_down_is_one_way_until_the_next_checkpoint() {
     assert_eq!(world.fine_blocks(), [0]);
 
     world.arm();
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
     // And it can happen again, after a first tick that starts the clock anew.
     world.faults(0, 9);
     world.tracker.tick(ms(9_000));
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
     world.faults(0, 9);
     world.tracker.tick(ms(9_100));
     assert_eq!(world.fine_blocks(), [0]);
@@ -208,7 +208,7 @@ fn never_never_steps_down() {
     let world = world(StepDown::NEVER);
     world.faults(0, if cfg!(miri) { 50 } else { 4_000 });
     world.tracker.tick(ms(101));
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
 }
 
 #[test]
@@ -240,6 +240,6 @@ fn a_clock_that_wraps_or_goes_back_steps_nothing_down() {
     ] {
         world.tracker.tick(now);
     }
-    assert_eq!(world.fine_blocks(), []);
+    assert_eq!(world.fine_blocks(), [0; 0]);
     world.check();
 }

@@ -460,7 +460,7 @@ impl World {
         self.host().forgive();
         self.check();
         self.harvest();
-        assert_eq!(self.marked(), []);
+        assert_eq!(self.marked(), [0; 0]);
         self.check();
     }
 }

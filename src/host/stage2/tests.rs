@@ -453,7 +453,7 @@ fn ends_inside_a_page_are_refused_and_empty_ranges_are_not() {
 #[test]
 #[cfg(not(target_arch = "aarch64"))]
 fn every_edit_of_live_tables_invalidates() {
-    use Scope::{AllCores, ThisCore};
+    use Scope::{AllCores, Fault, ThisCore};
 
     static POOL: TablePool<16> = TablePool::new();
     let mut guest = Guest::new(&POOL, true);
@@ -476,10 +476,16 @@ fn every_edit_of_live_tables_invalidates() {
         [AllCores, AllCores],
         "after the break; after the edit"
     );
-    guest.unprotect(page).expect("split already");
-    assert_eq!(done(), [ThisCore]);
+    let fault = Fault { ipa: page.start };
+    for _ in 0..2 {
+        guest.unprotect(page.clone()).expect("split already");
+        assert_eq!(done(), [fault]);
+    }
+    let blocks = GIB + 4 * MIB..GIB + 8 * MIB;
+    guest.protect_all(&[page, blocks]).expect("no split");
+    assert_eq!(done(), [AllCores], "one for both");
     guest.unprotect(0..PAGE).expect_err("nothing is mapped");
-    assert_eq!(done(), [ThisCore]);
+    assert_eq!(done(), [Fault { ipa: 0 }]);
 
     guest.mapping().mark_inactive();
     guest.protect(0..8 * GIB).expect("whole");

@@ -5,16 +5,27 @@
 //! entries, of either kind, in one instruction; it is what KVM uses after it write-protects memory.
 //! Unlike `TLBI VMALLE1` it means the guest's entries under VHE too.
 //!
-//! Both act on the VMID in this core's `VTTBR_EL2`. If another VM's is there, ours is put in its
+//! A fault on one page needs less: that its own access is not refused again. So what goes is the
+//! page's IPA and the virtual address that faulted last, which `FAR_EL2` still holds; any other
+//! alias that this core remembers as read-only costs a fault of its own. So does a `FAR_EL2` that
+//! holds something else, because the call comes from elsewhere. To take all of a VM's entries at
+//! each fault would have the guest walk its tables anew for every page that it uses.
+//!
+//! All act on the VMID in this core's `VTTBR_EL2`. If another VM's is there, ours is put in its
 //! place meanwhile.
 
-/// Which cores forget.
+/// Which cores forget, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
     /// Every core of the inner shareable domain.
     AllCores,
     /// The calling core.
     ThisCore,
+    /// The calling core, this page and the address that faulted last.
+    Fault {
+        /// Guest physical address of the page.
+        ipa: u64,
+    },
 }
 
 /// Returns when no core in `scope` uses a translation older than the last store to the tables of
@@ -75,8 +86,51 @@ mod el2 {
         }
     }
 
+    /// What `TLBI VAAE1` calls the EL1&0 regime is EL2's own while both bits are set.
+    const E2H_TGE: u64 = 1 << 34 | 1 << 27;
+    /// The operand of a TLBI by address: bits 55:12 of it, from bit 0 on.
+    const fn operand(address: u64) -> u64 {
+        address << 8 >> 20
+    }
+
+    /// The address that faulted last; `None` where a TLBI by address would not mean the guest's.
+    fn faulted() -> Option<u64> {
+        let (hcr, far): (u64, u64);
+        // SAFETY: reading the registers has no effect.
+        unsafe {
+            asm!(
+                "mrs {}, hcr_el2",
+                "mrs {}, far_el2",
+                out(reg) hcr,
+                out(reg) far,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        (hcr & E2H_TGE != E2H_TGE).then_some(far)
+    }
+
     /// For the VMID in `VTTBR_EL2`.
     fn tlbi(scope: Scope) {
+        if let Scope::Fault { ipa } = scope
+            && let Some(far) = faulted()
+        {
+            // Stage 2 first, and done: a walk in between could make the combined entry anew from
+            // the old one. The first barrier as below.
+            // SAFETY: barriers and TLB invalidation change nothing that the program can see.
+            return unsafe {
+                asm!(
+                    "dsb ishst",
+                    "tlbi ipas2e1, {ipa}",
+                    "dsb nsh",
+                    "tlbi vaae1, {far}",
+                    "dsb nsh",
+                    "isb",
+                    ipa = in(reg) operand(ipa),
+                    far = in(reg) operand(far),
+                    options(nostack, preserves_flags),
+                )
+            };
+        }
         // The first barrier makes the new descriptors visible to every core's walker, also where
         // only this core forgets. The last one waits until the translations are gone, and the
         // accesses that used them are done.
@@ -90,7 +144,7 @@ mod el2 {
                     "isb",
                     options(nostack, preserves_flags),
                 ),
-                Scope::ThisCore => asm!(
+                Scope::ThisCore | Scope::Fault { .. } => asm!(
                     "dsb ishst",
                     "tlbi vmalls12e1",
                     "dsb nsh",

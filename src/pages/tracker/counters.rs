@@ -21,7 +21,7 @@ pub struct Counters {
     pub pages_harvested: usize,
     /// Pages put back because a consumer, the host, or a drop without commit refused them.
     pub pages_restored: usize,
-    /// Calls of the host's `protect`.
+    /// Ranges that the host was given to protect.
     pub rearm_calls: usize,
     /// Blocks that stepped down from coarse to fine.
     pub step_downs: usize,
@@ -80,6 +80,6 @@ pub struct Harvested {
     pub runs: usize,
     /// Pages in them.
     pub pages: usize,
-    /// Calls of the host's `protect`.
+    /// Ranges that the host was given to protect.
     pub rearm_calls: usize,
 }

@@ -164,9 +164,10 @@ pub enum HarvestError<H, C> {
         /// How many.
         handlers: usize,
     },
-    /// The host could not protect pages that were drained, and the clean ones bridged between.
+    /// The host could not protect pages that were drained, and the clean ones bridged between; or
+    /// not read its own log, which is of all regions.
     Host {
-        /// Guest physical address of the first page.
+        /// Guest physical address of the first page that was to be protected at once.
         start: u64,
         /// The address after the last.
         end: u64,

@@ -122,6 +122,28 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         Ok(harvest)
     }
 
+    /// Marks what the host's own log says was written; see
+    /// [`WriteProtect::take_log`]. Each harvest does it first; alone it is for a log that is full.
+    ///
+    /// # Errors
+    ///
+    /// The host's own; what may have left its log is marked all the same.
+    pub fn collect_log(&self) -> Result<(), P::Error> {
+        self.protection.take_log(&mut |range| {
+            // What is in no region is not tracked.
+            let _ = self.mark_written(range);
+        })
+    }
+
+    /// From the first address of the first region to the last of the last.
+    pub(super) fn extent(&self) -> Range<u64> {
+        let ends = (self.regions().first(), self.regions().last());
+        let (Some(first), Some(last)) = ends else {
+            return 0..0;
+        };
+        first.base()..last.page_range().end
+    }
+
     /// Drains every region, protects what came out, and gives it to `accept`. What `accept` did not
     /// take is marked again.
     fn take_all<C>(
@@ -130,6 +152,10 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         harvested: &mut Harvested,
     ) -> Result<(), HarvestError<P::Error, C>> {
         self.tally.harvests.fetch_add(1, Relaxed);
+        self.collect_log().map_err(|error| {
+            let Range { start, end } = self.extent();
+            HarvestError::Host { start, end, error }
+        })?;
         for region in self.regions.all() {
             let mut drain = DrainRuns::new(region.dirty.view());
             loop {
@@ -153,25 +179,22 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         Ok(())
     }
 
-    /// Protects the runs of `batch`, with as few calls as the bridge allows.
+    /// Protects the runs of `batch`, in as few ranges as the bridge allows, and all at once.
     fn protect_batch<C>(
         &self,
         batch: &Batch<'_, R::Words, R::Blocks>,
         harvested: &mut Harvested,
     ) -> Result<(), HarvestError<P::Error, C>> {
-        for pages in batch.spans(self.bridge) {
-            let span = batch.region.addresses(pages);
-            harvested.rearm_calls += 1;
-            self.tally.rearm_calls.fetch_add(1, Relaxed);
-            self.protection
-                .protect(span.clone())
-                .map_err(|error| HarvestError::Host {
-                    start: span.start,
-                    end: span.end,
-                    error,
-                })?;
-        }
-        Ok(())
+        let ranges = batch.ranges(self.bridge);
+        harvested.rearm_calls += ranges.len();
+        self.tally.rearm_calls.fetch_add(ranges.len(), Relaxed);
+        self.protection
+            .protect_all(&ranges)
+            .map_err(|error| HarvestError::Host {
+                start: ranges.first().map_or(0, |first| first.start),
+                end: ranges.last().map_or(0, |last| last.end),
+                error,
+            })
     }
 }
 
@@ -201,16 +224,17 @@ impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
         }
     }
 
-    /// The runs, joined where the gap between two is at most `bridge` pages.
-    fn spans(&self, bridge: usize) -> impl Iterator<Item = Range<usize>> {
+    /// The addresses of the runs, joined where the gap between two is at most `bridge` pages.
+    fn ranges(&self, bridge: usize) -> heapless::Vec<Range<u64>, BATCH> {
         let mut runs = self.runs.iter().peekable();
-        core::iter::from_fn(move || {
+        core::iter::from_fn(|| {
             let mut span = runs.next()?.range();
             while let Some(next) = runs.next_if(|next| next.start - span.end <= bridge) {
                 span.end = next.end();
             }
-            Some(span)
+            Some(self.region.addresses(span))
         })
+        .collect()
     }
 }
 
@@ -238,7 +262,8 @@ pub struct Harvest<'t, P, R: RegionSet> {
 }
 
 impl<P, R: RegionSet> Harvest<'_, P, R> {
-    /// What it holds: runs, pages, calls of `protect`.
+    /// What it has taken: runs, pages, calls of `protect`. A page that was held already when an
+    /// [`extend`](Self::extend) took it again counts once more; [`runs`](Self::runs) has it once.
     pub const fn harvested(&self) -> Harvested {
         self.harvested
     }
@@ -250,6 +275,11 @@ impl<P, R: RegionSet> Harvest<'_, P, R> {
         })
     }
 
+    /// The tracker's regions, in ascending order of address.
+    pub fn regions(&self) -> &[Region<R>] {
+        self.tracker.regions()
+    }
+
     /// The consumer has it all, for good: forgets what was held.
     pub fn commit(mut self) -> Harvested {
         self.committed = true;
@@ -259,6 +289,50 @@ impl<P, R: RegionSet> Harvest<'_, P, R> {
         let pages = &self.tracker.tally.pages_harvested;
         pages.fetch_add(self.harvested.pages, Relaxed);
         self.harvested
+    }
+}
+
+impl<P: WriteProtect, R: RegionSet> Harvest<'_, P, R> {
+    /// Takes in what was written since it began: drained, protected, delivered to `consumer`, and
+    /// held with the rest. A page that was held already is delivered again.
+    ///
+    /// Its use is a copy in rounds: most of it while vCPUs run, what they wrote meanwhile last.
+    ///
+    /// # Errors
+    ///
+    /// As [`harvest`](WriteTracker::harvest), but never [`HarvestError::Busy`]. What was held
+    /// before is held still; what `consumer` did not accept is marked again, for the next harvest.
+    pub fn extend<C>(
+        &mut self,
+        mut consumer: impl FnMut(DirtyRun) -> Result<(), C>,
+    ) -> Result<Harvested, HarvestError<P::Error, C>> {
+        let mut more = Harvested::default();
+        let accept = |region: &Region<R>, run: Run| {
+            let dirty = region.dirty_run(run);
+            consumer(dirty).map_err(|error| HarvestError::Consumer { run: dirty, error })?;
+            let held = region.held.mark_range(run.range());
+            debug_assert!(held.is_ok(), "both bitmaps have a bit a page");
+            Ok(())
+        };
+        let outcome = self.tracker.take_all(accept, &mut more);
+        self.harvested.runs += more.runs;
+        self.harvested.pages += more.pages;
+        self.harvested.rearm_calls += more.rearm_calls;
+        outcome.map(|()| more)
+    }
+
+    /// As [`extend`](Self::extend), with everything stopped, as for
+    /// [`final_harvest`](WriteTracker::final_harvest).
+    ///
+    /// # Errors
+    ///
+    /// Also [`HarvestError::HandlersInFlight`], as [`final_harvest`](WriteTracker::final_harvest).
+    pub fn extend_final<C>(
+        &mut self,
+        consumer: impl FnMut(DirtyRun) -> Result<(), C>,
+    ) -> Result<Harvested, HarvestError<P::Error, C>> {
+        self.tracker.refuse_in_flight()?;
+        self.extend(consumer)
     }
 }
 
