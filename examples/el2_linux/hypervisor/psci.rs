@@ -1,7 +1,8 @@
 //! PSCI, the guest's way to start its other core and to end. It calls by HVC, as its device tree
 //! says; SMC is trapped, so that no call gets past stage 2.
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use heapless::Vec;
+use spin::Mutex;
 
 use super::{
     bell::Event,
@@ -100,15 +101,12 @@ fn vcpu_of(mpidr: u64) -> Option<usize> {
     (vcpu < VCPUS).then_some(vcpu)
 }
 
-/// Each function is reported once; the last eight are remembered.
+/// The first eight functions are reported, each once: no guest can fill the report.
 fn note_unknown(function: u32) {
-    static KNOWN: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static KNOWN: Mutex<Vec<u32, 8>> = Mutex::new(Vec::new());
 
-    // Relaxed: at worst two vCPUs report the same call.
-    if KNOWN.iter().all(|known| known.load(Relaxed) != function) {
-        let next = NEXT.fetch_add(1, Relaxed) as usize % KNOWN.len();
-        KNOWN[next].store(function, Relaxed);
+    let mut known = KNOWN.lock();
+    if !known.contains(&function) && known.push(function).is_ok() {
         console::report(format_args!(
             r#""unknown_call":{{"function":"{function:#x}"}}"#
         ));

@@ -119,14 +119,10 @@ pub fn init(controller: Controller) {
         Err(error) => die(format_args!("{error}")),
     };
     match WriteTracker::new(protection, [region]) {
-        Ok(tracker) => TRACKER.call_once(|| tracker.with_bridge(BRIDGE)),
+        Ok(tracker) => TRACKER.call_once(|| tracker),
         Err(error) => die(format_args!("{error}")),
     };
 }
-
-/// Clean pages that a re-arm protects along, 16 MiB of them: a call ends with a TLB invalidation on
-/// every core, which here costs as much as some thousand descriptors that are looked at.
-const BRIDGE: usize = 4096;
 
 /// An identity map: RAM by blocks of 2 MiB, open to all; the devices by pages. Nothing else, and so
 /// none of the hypervisor's own memory.

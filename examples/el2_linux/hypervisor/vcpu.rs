@@ -68,6 +68,9 @@ static ALL: [Vcpu; VCPUS] = [const {
     }
 }; VCPUS];
 
+/// How many are not off.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
 /// Retries in a row, without anything else between, that are no longer a block in the middle of its
 /// split.
 const MAX_RETRIES: u64 = 1_000_000;
@@ -83,7 +86,20 @@ pub fn turn_on(vcpu: usize, entry: u64, context: u64) -> Result<(), Power> {
         entry,
         context,
     };
+    // Relaxed: the lock has it counted before it runs, and so before it is off again. The vCPU that
+    // turns it on is counted itself.
+    RUNNING.fetch_add(1, Relaxed);
     Ok(())
+}
+
+/// Turns this vCPU off, until another one turns it on.
+fn turn_off(vcpu: usize) -> ! {
+    ALL[vcpu].state.lock().power = Power::Off;
+    // Relaxed: see above.
+    if RUNNING.fetch_sub(1, Relaxed) == 1 {
+        die(format_args!("the guest turned its last core off"));
+    }
+    wait(vcpu)
 }
 
 /// Whether `vcpu` runs.
@@ -199,10 +215,7 @@ fn on_call(vcpu: usize, registers: &mut RegisterStateRef) -> Exit {
             x[0] = value as u64;
             Exit::Handled
         }
-        psci::Outcome::Off => {
-            ALL[vcpu].state.lock().power = Power::Off;
-            wait(vcpu)
-        }
+        psci::Outcome::Off => turn_off(vcpu),
         psci::Outcome::End(event) => {
             bell::ring(event);
             die(format_args!("the guest goes on after its end"))
