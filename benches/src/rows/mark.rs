@@ -1,0 +1,88 @@
+//! One page after the other, anywhere in 64 GiB, each for the first time.
+
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+
+use pugmark::{AtomicUsize, DirtyBitmap};
+use std::sync::atomic::Ordering::SeqCst;
+use vm_memory::bitmap::AtomicBitmap;
+
+use super::Row;
+use crate::harness::{Bench, Measured, limit, peer, repeat, us};
+use crate::random::{rng, scattered};
+
+pub const PAGE: Row = Row {
+    name: "mark-page",
+    work: "mark a clean page of 64 GiB, of a block with dirty ones",
+    unit: "mark",
+    measure: |bench| measure(bench, &any_pages(), Some(1.2)),
+    note: None,
+};
+
+pub const FIRST_PAGE: Row = Row {
+    name: "mark-page-first",
+    work: "mark a page of 64 GiB, the first one of its 2 MiB",
+    unit: "mark",
+    measure: |bench| measure(bench, &first_pages(), None),
+    note: None,
+};
+
+/// 64 GiB of 4 KiB pages.
+pub const PAGES: usize = 1 << 24;
+pub const PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// A million pages in any order (ascending ones would find their line in the cache). Of thirty of
+/// them one is the first of its block.
+pub fn any_pages() -> Vec<usize> {
+    let mut rng = rng();
+    let mut pages = scattered(&mut rng, 1 << 20, PAGES);
+    rng.shuffle(&mut pages);
+    pages
+}
+
+/// A page of each block, in any order.
+fn first_pages() -> Vec<usize> {
+    let mut rng = rng();
+    let page = |block| block * 512 + rng.usize(..512);
+    let mut pages: Vec<usize> = (0..PAGES / 512).map(page).collect();
+    rng.shuffle(&mut pages);
+    pages
+}
+
+fn measure(bench: &Bench, pages: &[usize], goal: Option<f64>) -> Measured {
+    let words: Vec<AtomicUsize> = (0..PAGES / 64).map(|_| AtomicUsize::new(0)).collect();
+    let bitmap = &DirtyBitmap::boxed(PAGES);
+    let theirs = &AtomicBitmap::new(PAGES * PAGE_SIZE.get(), PAGE_SIZE);
+    let limit = limit("fetch_or", || {
+        let bits = black_box(&words[..]);
+        let turn = repeat(pages.len(), |time| {
+            let page = pages[time];
+            bits[page / 64].fetch_or(1 << (page % 64), SeqCst);
+        });
+        let taken = pages.iter().map(|page| words[page / 64].swap(0, SeqCst));
+        let marked: u32 = taken.map(usize::count_ones).sum();
+        assert_eq!(marked as usize, pages.len());
+        turn
+    });
+    bench.rounds([
+        limit.with_goal(goal),
+        us(|| {
+            let bitmap = black_box(bitmap);
+            let turn = repeat(pages.len(), |time| {
+                assert!(bitmap.mark(pages[time]).is_ok())
+            });
+            assert_eq!(bitmap.count(), pages.len());
+            bitmap.clear();
+            turn
+        }),
+        peer("vm-memory", || {
+            let theirs = black_box(theirs);
+            let turn = repeat(pages.len(), |time| {
+                theirs.set_addr_range(pages[time] << 12, 1)
+            });
+            assert!(pages.iter().all(|page| theirs.is_bit_set(*page)));
+            pages.iter().for_each(|page| theirs.reset_bit(*page));
+            turn
+        }),
+    ])
+}
