@@ -1,13 +1,14 @@
-//! The tests that a program carries: what the `embedded-test` crate left in its ELF file.
+//! What an ELF file tells of its program: how large it is, and the tests that it carries.
 //!
-//! Each test is a symbol in the section `.embedded_test`. The symbol's name is a JSON object that
+//! The tests are what the `embedded-test` crate left there. Each is a symbol in the section `.embedded_test`. The symbol's name is a JSON object that
 //! describes the test; what it points at is the address of the test's function and the path of
 //! its module. A test is run by booting the program with the command line `run_addr ADDRESS`.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionFlags, SectionKind, elf};
 use serde::Deserialize;
 
 /// The version of this layout that we read.
@@ -30,9 +31,51 @@ struct Description {
     timeout: Option<u64>,
 }
 
+/// How many bytes a program takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// What is never written: code, constants, the vector table.
+    pub text: u64,
+    /// Statics with an initial value, which flash has to hold too.
+    pub data: u64,
+    /// Statics that start as zeros.
+    pub bss: u64,
+}
+
+impl Size {
+    pub fn of(path: &Path) -> Result<Self> {
+        let bytes = read(path)?;
+        let file = object::File::parse(&*bytes).context("not an ELF file")?;
+        let mut size = Self::default();
+        for section in file.sections() {
+            let SectionFlags::Elf { sh_flags, .. } = section.flags() else {
+                continue;
+            };
+            match section.kind() {
+                _ if !sh_flags.contains(elf::SHF_ALLOC) => {}
+                SectionKind::UninitializedData => size.bss += section.size(),
+                _ if sh_flags.contains(elf::SHF_WRITE) => size.data += section.size(),
+                _ => size.text += section.size(),
+            }
+        }
+        Ok(size)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, data, bss } = self;
+        write!(f, "text {text} bytes, RAM {} bytes of statics", data + bss)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// The tests in the program at `path`, by name; `None` if it is not a test program.
 pub fn tests(path: &Path) -> Result<Option<Vec<Test>>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = read(path)?;
     let elf = object::File::parse(&*bytes).context("not an ELF file")?;
     let Some(section) = elf.section_by_name(".embedded_test") else {
         return Ok(None);

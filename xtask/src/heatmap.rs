@@ -171,7 +171,10 @@ fn draw(trace: &Trace, title: &str, canvas: &Canvas) -> Result<()> {
         let outside = x + 4 + width as i32 > across.end;
         let left = if outside { x - 4 - width as i32 } else { x + 4 };
         canvas.draw_text(name, &style, (left, y))?;
-        begins += epochs.iter().map(|epoch: &&Epoch| epoch.time).sum();
+        begins += epochs
+            .iter()
+            .map(|epoch: &&Epoch| epoch.time)
+            .sum::<Duration>();
     }
 
     legend(canvas, &cells, (across.end + 24, down.start))?;

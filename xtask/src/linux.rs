@@ -2,11 +2,13 @@
 
 pub mod demo;
 mod device_tree;
+mod hypervisor;
 mod image;
 mod initramfs;
 #[allow(dead_code, reason = "the hypervisor uses the rest of it")]
 #[path = "../../examples/el2_linux/guest/layout.rs"]
 pub mod layout;
+mod misbehaving;
 mod packages;
 mod report;
 mod sources;
@@ -58,7 +60,7 @@ pub struct Placed {
 /// A guest, ready to be loaded.
 #[derive(Debug)]
 pub struct Guest {
-    pub files: [Placed; 3],
+    pub files: Vec<Placed>,
 }
 
 impl Guest {
@@ -120,7 +122,7 @@ pub fn prepare(repo: &Repo, own: &Files, wish: &Wish, machine: Command) -> Resul
         wish.cores.clone().collect::<Vec<_>>(),
     );
     Ok(Guest {
-        files: [
+        files: vec![
             Placed {
                 file: kernel,
                 address: layout::KERNEL,
@@ -246,6 +248,61 @@ mod tests {
         assert!(room(u64::MAX - 4096, 4096).is_err());
     }
 
+    /// Why these files are refused, on a machine without QEMU.
+    fn complaint(folder: &Path, kernel: &[u8], busybox: &[u8]) -> String {
+        let place = |name: &str, contents: &[u8]| {
+            let file = folder.join(name);
+            match contents {
+                [] => _ = fs::remove_file(&file),
+                _ => fs::write(&file, contents).expect("written"),
+            }
+            Some(file)
+        };
+        let files = Files {
+            kernel: place("kernel", kernel),
+            busybox: place("busybox", busybox),
+        };
+        let mut repo = Repo::find().expect("the repository");
+        repo.target_dir = folder.into();
+        let wish = Wish {
+            cores: 2..4,
+            workloads: &[],
+            command_line: "",
+        };
+        let guest = prepare(&repo, &files, &wish, Command::new("no-such-qemu"));
+        format!("{:#}", guest.expect_err("refused"))
+    }
+
+    #[test]
+    fn files_that_are_no_good_are_refused_before_qemu_starts() {
+        let folder = std::env::temp_dir().join(format!("pugmark-files-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder");
+        let mut kernel = vec![0; 64];
+        kernel[0x10] = 1;
+        kernel[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        let mut large = kernel.clone();
+        large[0x13] = 0x10; // 256 MiB and a byte
+        let mut busybox = b"\x7fELF".to_vec();
+        busybox.resize(64, 0);
+        let for_x86 = busybox.clone();
+        busybox[0x12] = 183;
+
+        let refused = [
+            (&[][..], &busybox[..], "the kernel cannot be read"),
+            (&kernel[..0x38], &busybox, "magic number"),
+            (&large, &busybox, "the guest has 254 MiB"),
+            (&kernel, &[], "the busybox cannot be read"),
+            (&kernel, &for_x86, "not a program for arm64"),
+        ];
+        for (kernel, busybox, why) in refused {
+            let complaint = complaint(&folder, kernel, busybox);
+            assert!(complaint.contains(why), "{why}: {complaint}");
+        }
+        let complaint = complaint(&folder, &kernel, &busybox);
+        assert!(complaint.contains("QEMU does not start"), "{complaint}");
+        let _ = fs::remove_dir_all(&folder);
+    }
+
     #[test]
     fn the_first_process_gets_its_words() {
         let wish = Wish {
@@ -267,7 +324,7 @@ mod tests {
             address,
         };
         let guest = Guest {
-            files: [placed("a", 0x10), placed("b,c", 0x20), placed("d", 0x30)],
+            files: vec![placed("a", 0x10), placed("b,c", 0x20), placed("d", 0x30)],
         };
         let mut qemu = Command::new("qemu");
         guest.load(&mut qemu);

@@ -1,8 +1,12 @@
 //! The project's own commands. `cargo xtask --help` lists them.
 
+mod bench;
+mod coverage;
+mod defmt_log;
 mod demo;
 mod elf;
 mod golden;
+mod header;
 mod heatmap;
 mod linux;
 mod machine;
@@ -15,6 +19,7 @@ mod setup;
 mod steps;
 mod test;
 mod trace;
+mod wasm;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -25,7 +30,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 /// The project's own commands.
 ///
-/// Each one first sets up what it needs and is not there yet (Rust targets, toolchains, QEMU), and
+/// Each one first sets up what it needs and is not there yet (Rust targets, toolchains, QEMU, Node), and
 /// says so before it does it. Exit status: 0 when all went well, 1 when something failed, 2 when
 /// something is missing that this program cannot install, or what it was given cannot be used.
 struct Cli {
@@ -39,7 +44,11 @@ enum Command {
     Test(test::Args),
     Qemu(qemu::Args),
     Matrix(matrix::Args),
+    Bench(bench::Args),
+    Coverage(coverage::Args),
+    Wasm(wasm::Args),
     Trace(trace::Args),
+    Header(header::Args),
     RunElf(run_elf::Args),
 }
 
@@ -53,7 +62,11 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&repo, &args),
         Command::Qemu(args) => qemu::run(&repo, &args),
         Command::Matrix(args) => matrix::run(&repo, &args),
+        Command::Bench(args) => bench::run(&repo, &args),
+        Command::Coverage(args) => coverage::run(&repo, &args),
+        Command::Wasm(args) => wasm::run(&repo, &args),
         Command::Trace(args) => trace::run(&args),
+        Command::Header(args) => header::run(&repo, &args),
         Command::RunElf(args) => run_elf::run(&args),
     };
     match outcome {

@@ -51,6 +51,8 @@ pub struct Matrix {
 pub struct Row {
     /// A target triple, or `host`.
     pub target: String,
+    /// Only where this is the operating system of the machine at hand, as Rust names it.
+    os: Option<String>,
     pub features: Vec<String>,
     run: Vec<Job>,
     /// Bare-metal programs: examples and tests of that name.
@@ -59,6 +61,8 @@ pub struct Row {
     /// More of them, that need more than themselves to boot: linted here, booted by another command.
     #[serde(default)]
     unbooted: Vec<String>,
+    /// How many bytes of text each of the row's programs may have: `qemu` fails above.
+    pub text_at_most: Option<u64>,
 }
 
 const HOST: &str = "host";
@@ -67,7 +71,10 @@ impl Matrix {
     pub fn read(repo: &Repo) -> Result<Self> {
         let path = repo.root.join("features/matrix.json");
         let text = std::fs::read_to_string(&path).context("features/matrix.json")?;
-        serde_json::from_str(&text).context("features/matrix.json")
+        let mut matrix: Self = serde_json::from_str(&text).context("features/matrix.json")?;
+        let is_for_us = |row: &Row| row.os.as_deref().is_none_or(|os| os == env::consts::OS);
+        matrix.rows.retain(is_for_us);
+        Ok(matrix)
     }
 
     pub fn rows_with<'a>(&'a self, program: &'a str) -> impl Iterator<Item = &'a Row> {

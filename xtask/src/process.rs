@@ -1,10 +1,10 @@
 //! Runs a command and keeps what it said; shows that something moves meanwhile; counts what passed.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, PipeReader};
 use std::ops::{AddAssign, ControlFlow};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,22 +48,53 @@ pub fn capture(
     })
 }
 
-/// The same, but `None` comes after each time of `quiet` without a line, and the command is stopped
-/// where `on_line` says so.
+/// Makes lines of what a command writes.
+pub type Decode = Box<dyn FnOnce(PipeReader, &mut dyn FnMut(String)) + Send>;
+
+/// The same for a command whose standard output is no text; the order of the two streams is lost.
+pub fn capture_decoded(
+    command: &mut Command,
+    limit: Option<Duration>,
+    decode: Decode,
+    mut on_line: impl FnMut(Option<&str>),
+) -> Result<Output> {
+    follow(command, limit, QUIET, Some(decode), |line| {
+        on_line(line);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same as [`capture`], but `None` comes after each time of `quiet` without a line, and the
+/// command is stopped where `on_line` says so.
 pub fn watch(
     command: &mut Command,
     limit: Option<Duration>,
     quiet: Duration,
+    on_line: impl FnMut(Option<&str>) -> ControlFlow<()>,
+) -> Result<Output> {
+    follow(command, limit, quiet, None, on_line)
+}
+
+fn follow(
+    command: &mut Command,
+    limit: Option<Duration>,
+    quiet: Duration,
+    decode: Option<Decode>,
     mut on_line: impl FnMut(Option<&str>) -> ControlFlow<()>,
 ) -> Result<Output> {
-    let (reader, writer) = io::pipe()?;
-    command.stdin(Stdio::null());
-    command.stdout(writer.try_clone()?).stderr(writer);
+    let (sender, news) = mpsc::channel();
+    let text = piped(Box::new(text_lines), sender.clone())?;
+    command.stdout(match decode {
+        Some(decode) => piped(decode, sender.clone())?,
+        None => text.try_clone()?,
+    });
+    command.stderr(text);
+    // So that the end of the readers is the end of the news.
+    drop(sender);
     let child = command.spawn();
-    // The command holds the writing ends; while it does, the reader would never see the end.
+    // The command holds the writing ends; while it does, the readers would never see the end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = child.with_context(|| format!("cannot start `{}`", describe(command)))?;
-    let news = lines_of(reader);
 
     let end = limit.map(|limit| Instant::now() + limit);
     let mut lines = Vec::new();
@@ -88,21 +119,21 @@ pub fn watch(
     Ok(Output { lines, status })
 }
 
-/// The lines that come through a pipe, read by a thread so that one can wait with a time limit.
-fn lines_of(reader: io::PipeReader) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut reader = BufReader::new(reader);
-        let mut bytes = Vec::new();
-        while reader.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
-            let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-            bytes.clear();
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    receiver
+/// The writing end of a pipe, whose lines a thread sends on: so one can wait with a time limit.
+fn piped(decode: Decode, sender: Sender<String>) -> Result<io::PipeWriter> {
+    let (reader, writer) = io::pipe()?;
+    // Nobody may want to hear any more; the pipe is read to its end all the same.
+    thread::spawn(move || decode(reader, &mut |line| drop(sender.send(line))));
+    Ok(writer)
+}
+
+fn text_lines(reader: PipeReader, on_line: &mut dyn FnMut(String)) {
+    let mut reader = BufReader::new(reader);
+    let mut bytes = Vec::new();
+    while reader.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
+        on_line(String::from_utf8_lossy(&bytes).trim_end().to_owned());
+        bytes.clear();
+    }
 }
 
 /// The same with a spinner that shows the last line; on a plain log, a sign of life each minute.
@@ -276,6 +307,27 @@ mod tests {
         let mut sleep = Command::new("sleep");
         let output = capture(sleep.arg("60"), Some(Duration::from_millis(50)), |_| {});
         assert!(output.is_ok_and(|output| output.status.is_none()));
+    }
+
+    #[test]
+    fn both_streams_are_read_to_the_end() -> Result<()> {
+        let script = || {
+            let mut sh = Command::new("sh");
+            sh.args(["-c", "printf a,b,; echo text >&2"]);
+            sh
+        };
+        let plain = capture(&mut script(), None, |_| {})?;
+        assert_eq!(plain.lines, ["a,b,text"]);
+
+        let parts: Decode = Box::new(|mut reader, on_line| {
+            let text = io::read_to_string(&mut reader).unwrap_or_default();
+            text.split_terminator(',')
+                .for_each(|part| on_line(part.into()));
+        });
+        let mut decoded = capture_decoded(&mut script(), None, parts, |_| {})?;
+        decoded.lines.sort();
+        assert_eq!(decoded.lines, ["a", "b", "text"]);
+        Ok(())
     }
 
     #[test]

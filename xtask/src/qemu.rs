@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::elf::Size;
 use crate::matrix::{Matrix, Row};
 use crate::process::Counts;
 use crate::repo::{Program, Repo};
@@ -51,6 +52,14 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
     for row in rows {
         let machine = Machine::of(&row.target)?;
         let elf = build(repo.cargo("build"), &program, row)?;
+        let size = Size::of(&elf)?;
+        if let Some(most) = row.text_at_most {
+            println!(
+                "{} on {}: at most {most} bytes of text",
+                args.name, row.target
+            );
+            counts += Counts::one(size.text <= most);
+        }
         let cpus = match &args.cpu {
             Some(cpu) => vec![cpu.as_str()],
             None => machine.cpus.to_vec(),
@@ -59,7 +68,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
             counts += match elf::tests(&elf)? {
                 Some(tests) => run_elf::run_tests(machine, cpu, &elf, &tests, false)?,
                 None => {
-                    println!("{} on {} ({cpu})", args.name, row.target);
+                    println!("{} on {} ({cpu}): {size}", args.name, row.target);
                     let output = run_elf::run_program(machine, cpu, &elf)?;
                     let same = golden::check(&program.golden, &output.lines, args.bless)?;
                     Counts::one(output.success() && same)

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::defmt_log;
 use crate::elf::{self, Test};
 use crate::machine::Machine;
-use crate::process::{Counts, Output, capture};
+use crate::process::{Counts, Output, capture, capture_decoded};
 
 const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
 const TEST_LIMIT: Duration = Duration::from_secs(60);
@@ -46,14 +47,18 @@ pub fn run(args: &Args) -> Result<bool> {
     Ok(counts.failed == 0)
 }
 
-/// Boots a program and shows what it prints, line by line.
+/// Boots a program and shows what it prints or logs, line by line.
 pub fn run_program(machine: &Machine, cpu: &str, elf: &Path) -> Result<Output> {
     let mut boot = machine.boot(cpu, elf, &[]);
-    let output = capture(&mut boot, Some(PROGRAM_LIMIT), |line| {
+    let show = |line: Option<&str>| {
         if let Some(line) = line {
             println!("{line}");
         }
-    })?;
+    };
+    let output = match defmt_log::decoder(elf)? {
+        Some(decoder) => capture_decoded(&mut boot, Some(PROGRAM_LIMIT), decoder, show)?,
+        None => capture(&mut boot, Some(PROGRAM_LIMIT), show)?,
+    };
     if !output.success() {
         println!("qemu: {}", output.ending());
     }

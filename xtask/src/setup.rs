@@ -12,6 +12,9 @@ use crate::process::ask;
 /// The oldest QEMU that the programs are known to run on.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
 
+/// Debian 12's.
+const OLDEST_NODE: u32 = 18;
+
 /// Something that is missing and that this program cannot install. One sentence says what to do.
 #[derive(Debug)]
 pub struct Missing(pub String);
@@ -55,6 +58,15 @@ pub fn ensure(needs: &Needs) -> Result<()> {
 pub fn targets(targets: impl IntoIterator<Item = String>) -> Toolchain {
     Toolchain {
         targets: targets.into_iter().collect(),
+        ..Toolchain::default()
+    }
+}
+
+/// Nightly, with these components.
+pub fn nightly(components: Vec<&'static str>) -> Toolchain {
+    Toolchain {
+        name: Some("nightly"),
+        components,
         ..Toolchain::default()
     }
 }
@@ -111,10 +123,7 @@ fn ensure_qemu() -> Result<()> {
     }
     let (major, minor) = OLDEST_QEMU;
     println!("set-up: QEMU {major}.{minor} or later for Arm is not here");
-    if let apt::Plan::Install(plan) = apt::plan(&apt::Facts::gather())
-        && plan.carry_out()?
-        && present()
-    {
+    if apt::install("qemu-system-arm", "qemu*")? && present() {
         return Ok(());
     }
     let sentence = format!(
@@ -124,6 +133,31 @@ fn ensure_qemu() -> Result<()> {
          `brew install qemu` with Homebrew"
     );
     Err(Missing(sentence).into())
+}
+
+/// Installs Node where it is missing or too old.
+pub fn ensure_node() -> Result<()> {
+    let present = || {
+        let version = ask("node", &["--version"]);
+        version.and_then(|text| node_version(&text)) >= Some(OLDEST_NODE)
+    };
+    if present() {
+        return Ok(());
+    }
+    println!("set-up: Node {OLDEST_NODE} or later is not here");
+    if apt::install("nodejs", "nodejs*")? && present() {
+        return Ok(());
+    }
+    let sentence = format!(
+        "Node {OLDEST_NODE} or later is needed: `apt-get install nodejs` on Debian, \
+         `dnf install nodejs` on Fedora, `brew install node` with Homebrew"
+    );
+    Err(Missing(sentence).into())
+}
+
+/// `v20.20.2` is 20.
+fn node_version(text: &str) -> Option<u32> {
+    text.strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 /// `QEMU emulator version 10.0.2 (…)` is (10, 0).
@@ -170,5 +204,11 @@ mod tests {
         assert!(version("QEMU emulator version 6.9.0") < Some(OLDEST_QEMU));
         // Not there at all.
         assert!(None < Some(OLDEST_QEMU));
+    }
+
+    #[test]
+    fn versions_of_node_are_read() {
+        assert_eq!(node_version("v20.20.2\n"), Some(20));
+        assert_eq!(node_version("bash: node: not found"), None);
     }
 }

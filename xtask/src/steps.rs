@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::coverage;
 use crate::demo;
 use crate::matrix::Matrix;
 use crate::process::{Counts, capture_with_progress, describe};
@@ -19,27 +20,45 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
     let step = |name, what| Step::new(repo, name, what);
     let host = matrix.widest("host")?;
     let el2 = matrix.widest("aarch64-unknown-none")?;
+    let apple = matrix.widest("aarch64-apple-darwin")?;
     // Its own build directory: other flags would rebuild everything in the common one.
     let loom = repo.target_dir.join("loom");
     let loom = format!("test --release --test loom --target-dir {}", loom.display());
-    let miri = "+nightly miri test --lib --test oracle --test tracker";
+    let model = coverage::target_dir(repo);
+    let model = format!("--features hvf --target-dir {}", model.display());
+    let miri = "+nightly miri test --lib --test oracle --test tracker --test slots";
+    let miri_c = "+nightly miri test --features capi,alloc --test capi";
     let seeds = if full { "-Zmiri-many-seeds=0..8" } else { "" };
     // The demo boots its own program.
     let programs = matrix.programs().into_iter();
     let others = programs.filter(|name| *name != demo::PROGRAM);
 
-    let mut steps = vec![
+    Ok(vec![
         step("fmt", "rustfmt has nothing to change").cargo("fmt --all --check"),
         step("clippy", "no lint, on any target and set of features")
             .xtask("matrix --only clippy")
-            .cargo("clippy --package xtask --all-targets -- -D warnings"),
+            .cargo("clippy --package xtask --package pugmark-bench --all-targets -- -D warnings"),
         step("docs", "the documentation builds without a warning")
             .set("RUSTDOCFLAGS", "-D warnings")
             .cargo(&format!("doc --no-deps {host}"))
-            .cargo(&format!("doc --no-deps {el2}")),
+            .cargo(&format!("doc --no-deps {el2}"))
+            .cargo(&format!("doc --no-deps {apple}")),
         step("tests", "all tests that run on this machine")
             .xtask("matrix --only test")
-            .cargo("test --package xtask"),
+            .cargo("test --package xtask")
+            // A hundred million writes.
+            .cargo("test --release --features std --test slots_stress")
+            .cargo("test --release --package pugmark-bench"),
+        step(
+            "hvf",
+            "the layer over Hypervisor.framework, on a model of it",
+        )
+        .showing(coverage::REPORT)
+        .xtask("coverage")
+        .set("RUSTFLAGS", coverage::MODEL)
+        .set("RUSTDOCFLAGS", coverage::MODEL)
+        .cargo(&format!("clippy {model} --test hvf -- -D warnings"))
+        .cargo(&format!("test {model} --doc host::hvf")),
         step("loom", "every interleaving within the bound")
             .set("RUSTFLAGS", "--cfg loom")
             .set("LOOM_MAX_PREEMPTIONS", if full { "4" } else { "3" })
@@ -47,25 +66,35 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
         step("miri", "no undefined behaviour, two aliasing models")
             .set("MIRIFLAGS", seeds)
             .cargo(miri)
+            .cargo(miri_c)
             .set("MIRIFLAGS", &format!("-Zmiri-tree-borrows {seeds}"))
-            .cargo(miri),
+            .cargo(miri)
+            .cargo(miri_c)
+            // Memory as weak as the language allows, for the one rendezvous that loom cannot model:
+            // it takes SeqCst for less than it is.
+            .set("RUSTFLAGS", coverage::MODEL)
+            .set("MIRIFLAGS", "-Zmiri-many-seeds=0..8")
+            .cargo("+nightly miri test --features hvf --test hvf pause::a_vcpu_and_a_pause"),
         step("msrv", "the oldest Rust that Cargo.toml promises")
             .cargo(&format!("+{OLDEST_RUST} check {host}"))
-            .cargo(&format!("+{OLDEST_RUST} check {el2}")),
+            .cargo(&format!("+{OLDEST_RUST} check {el2}"))
+            .cargo(&format!("+{OLDEST_RUST} check {apple}")),
         step("matrix", "every target, every set of features").xtask("matrix --only check,build"),
         step("demo", "no written page is lost, on either CPU model").xtask("demo"),
         others.fold(
             step("qemu", "the other bare-metal programs and tests"),
             |step, name| step.xtask(&format!("qemu {name}")),
         ),
+        step("wasm", "nothing is torn between two threads of WebAssembly").xtask("wasm"),
         step("wrong-order", "with mark before grant, pages must be lost")
             .xtask("demo --wrong-order --cpu max"),
-    ];
-    if full {
-        let what = "no page that Linux writes is lost, and it migrates while it runs";
-        steps.push(step("linux", what).xtask("demo --guest linux --short --controller on"));
-    }
-    Ok(steps)
+        step(
+            "linux",
+            "no page that Linux writes is lost, and it migrates while it runs",
+        )
+        .xtask("demo --guest linux --short --controller on")
+        .xtask("demo --guest linux --misbehaving"),
+    ])
 }
 
 /// A few commands under one title.
@@ -76,6 +105,8 @@ pub struct Step<'a> {
     /// What the commands that follow find in their environment.
     environment: Vec<(&'static str, String)>,
     pub commands: Vec<Command>,
+    /// Lines that begin so are shown, and not logged only.
+    shown: Option<&'static str>,
 }
 
 impl<'a> Step<'a> {
@@ -86,7 +117,13 @@ impl<'a> Step<'a> {
             what,
             environment: Vec::new(),
             commands: Vec::new(),
+            shown: None,
         }
+    }
+
+    fn showing(mut self, prefix: &'static str) -> Self {
+        self.shown = Some(prefix);
+        self
     }
 
     fn set(mut self, key: &'static str, value: &str) -> Self {
@@ -123,6 +160,12 @@ impl<'a> Step<'a> {
             let verdict = if result.failed == 0 { "ok" } else { "FAILED" };
             println!("  {verdict:7}{:>6}  {}", seconds(start), describe(command));
             let text = output.lines.join("\n");
+            let is_shown = |line: &&String| {
+                let shown = self.shown.is_some_and(|prefix| line.contains(prefix));
+                shown && result.failed == 0
+            };
+            let shown = output.lines.iter().filter(is_shown);
+            shown.for_each(|line| println!("         {line}"));
             if result.failed > 0 {
                 println!("{text}\n  {}", output.ending());
             }

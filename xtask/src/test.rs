@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
+use crate::coverage;
 use crate::matrix::Matrix;
 use crate::process::{Counts, describe};
 use crate::repo::Repo;
@@ -72,18 +73,24 @@ fn set_up(steps: &[Step], matrix: &Matrix) -> Result<()> {
         ..setup::targets(matrix.targets())
     }];
     if chosen(&["miri"]) {
-        toolchains.push(setup::Toolchain {
-            name: Some("nightly"),
-            components: vec!["miri", "rust-src"],
-            ..Default::default()
-        });
+        toolchains.push(setup::nightly(vec!["miri", "rust-src"]));
+    }
+    if chosen(&["wasm"]) {
+        toolchains.push(setup::nightly(vec!["rust-src"]));
     }
     if chosen(&["msrv"]) {
         toolchains.push(setup::Toolchain {
             name: Some(OLDEST_RUST),
-            ..setup::targets(["aarch64-unknown-none".into()])
+            ..setup::targets(["aarch64-unknown-none".into(), "aarch64-apple-darwin".into()])
         });
     }
+    if chosen(&["hvf"]) {
+        toolchains.push(coverage::toolchain());
+    }
     let qemu = chosen(&["demo", "qemu", "linux", "wrong-order"]);
-    setup::ensure(&setup::Needs { toolchains, qemu })
+    setup::ensure(&setup::Needs { toolchains, qemu })?;
+    if chosen(&["wasm"]) {
+        setup::ensure_node()?;
+    }
+    Ok(())
 }

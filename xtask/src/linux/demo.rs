@@ -10,16 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::hypervisor::{self, REPORT, TRACE};
 use super::report::{Event, Phase, Report, Tail};
-use super::{ALL, Files, Guest, SHORT, Wish, is_trouble, layout, prepare, table};
+use super::{ALL, Files, Guest, SHORT, Wish, is_trouble, layout, misbehaving, prepare, table};
 use crate::matrix::Matrix;
 use crate::process::watch;
 use crate::repo::Repo;
 use crate::trace::Trace;
-use crate::{BadInput, heatmap, qemu, setup};
-
-/// The hypervisor that runs Linux.
-pub const PROGRAM: &str = "el2_linux";
+use crate::{BadInput, heatmap};
 
 /// The workload that is migrated while it runs.
 const MIGRATED: &str = "random";
@@ -49,6 +47,10 @@ pub struct Linux {
     cores: Option<u64>,
     #[command(flatten)]
     files: Files,
+    /// Instead of Linux, boot small guests that do what no guest should, and check what the hypervisor
+    /// says of each and how it ends: less than a minute
+    #[arg(long, conflicts_with_all = ["short", "controller", "console", "cores", "kernel", "busybox"])]
+    misbehaving: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -72,12 +74,11 @@ impl Choice {
 }
 
 pub fn run(repo: &Repo, args: &Linux) -> Result<bool> {
+    if args.misbehaving {
+        return misbehaving::run(repo);
+    }
     let matrix = Matrix::read(repo)?;
-    let row = matrix.row_with_unbooted(PROGRAM)?;
-    setup::ensure(&setup::Needs {
-        toolchains: vec![setup::targets([row.target.clone()])],
-        qemu: true,
-    })?;
+    let row = hypervisor::set_up(&matrix)?;
 
     let workloads: &[&str] = if args.short { &SHORT } else { &ALL };
     let wish = Wish {
@@ -86,10 +87,9 @@ pub fn run(repo: &Repo, args: &Linux) -> Result<bool> {
         command_line: "",
     };
     let cores = args.cores.unwrap_or(wish.cores.end);
-    let guest = prepare(repo, &args.files, &wish, machine(cores));
+    let guest = prepare(repo, &args.files, &wish, hypervisor::machine(cores));
     let guest = guest.context(BadInput("the guest cannot be made ready".into()))?;
-    println!("building examples/{PROGRAM} for {}", row.target);
-    let elf = qemu::build(repo.cargo("build"), &repo.program(PROGRAM)?, row)?;
+    let elf = hypervisor::build(repo, row)?;
 
     let choice = args.controller.unwrap_or(Choice::Both);
     let mut runs: Vec<(&str, Report, u64)> = Vec::new();
@@ -104,7 +104,7 @@ pub fn run(repo: &Repo, args: &Linux) -> Result<bool> {
             console: args.console,
         };
         println!("\n== Linux under the tracker, controller {controller}\n");
-        let (report, vcpus) = run.boot(machine(cores), &guest, &elf)?;
+        let (report, vcpus) = run.boot(hypervisor::machine(cores), &guest, &elf)?;
         if let Some(migration) = table::migration(&report) {
             println!("\n{migration}");
         }
@@ -133,18 +133,6 @@ pub fn run(repo: &Repo, args: &Linux) -> Result<bool> {
     Ok(lost == 0 && same)
 }
 
-/// QEMU with the machine, but nothing to run yet.
-fn machine(cores: u64) -> Command {
-    let mut qemu = Command::new("qemu-system-aarch64");
-    qemu.args("-machine virt,virtualization=on,gic-version=3".split(' '));
-    // The architecture's own algorithm of pointer authentication is slow to emulate.
-    qemu.args(["-cpu", "max,pauth-impdef=on"]);
-    qemu.args("-nographic -nic none -no-reboot".split(' '));
-    let memory = format!("{}M", layout::MACHINE_RAM_SIZE >> 20);
-    qemu.args(["-smp", &cores.to_string(), "-m", &memory]);
-    qemu
-}
-
 /// One boot of the guest.
 struct Run<'a> {
     repo: &'a Repo,
@@ -159,25 +147,13 @@ struct Run<'a> {
 impl Run<'_> {
     /// Returns what was reported, and the number of vCPUs.
     fn boot(&self, mut qemu: Command, guest: &Guest, elf: &Path) -> Result<(Report, u64)> {
-        fs::create_dir_all(&self.folder)?;
-        let report = self.folder.join("report.jsonl");
-        for file in [&report, &self.trace_file()] {
-            let _ = fs::remove_file(file);
-        }
-        // A path with a space or a comma could not be told.
-        qemu.current_dir(&self.folder);
-        let mut words = format!(
-            "enable=on,target=native,arg={PROGRAM},arg=controller={},arg=out=.",
-            self.controller
-        );
+        let mut arguments = vec![format!("controller={}", self.controller)];
         if self.migrates {
-            words += &format!(",arg=migrate={MIGRATED}");
+            arguments.push(format!("migrate={MIGRATED}"));
         }
-        qemu.args(["-semihosting-config", &words]);
-        qemu.arg("-kernel").arg(elf);
-        guest.load(&mut qemu);
+        hypervisor::load(&mut qemu, elf, &arguments, &self.folder, guest)?;
 
-        let mut view = View::new(self.console, &report);
+        let mut view = View::new(self.console, &self.folder.join(REPORT));
         println!("{}", table::title());
         let tick = Duration::from_millis(200);
         let output = watch(&mut qemu, Some(LIMIT), tick, |line| view.step(line))?;
@@ -208,12 +184,8 @@ impl Run<'_> {
         Ok((report, vcpus))
     }
 
-    fn trace_file(&self) -> PathBuf {
-        self.folder.join("trace.bin")
-    }
-
     fn trace(&self) -> Result<Trace> {
-        let file = self.trace_file();
+        let file = self.folder.join(TRACE);
         let bytes = fs::read(&file).with_context(|| self.repo.shown(&file))?;
         let trace = Trace::read(&bytes).with_context(|| self.repo.shown(&file))?;
         ensure!(
@@ -438,11 +410,5 @@ mod tests {
     #[test]
     fn a_console_cannot_write_to_the_terminal() {
         assert_eq!(printable("a\tb\x1b[31m\u{7}\r"), "a b[31m");
-    }
-
-    #[test]
-    fn the_machine_is_as_large_as_the_layout_says() {
-        let described = crate::process::describe(&machine(4));
-        assert!(described.ends_with("-smp 4 -m 1024M"), "{described}");
     }
 }

@@ -74,9 +74,9 @@ impl Event {
             "start" => Self::Start {
                 vcpus: field(value, "vcpus")?,
             },
-            "phase" => Self::Phase(serde_json::from_value(value)?),
-            "migration_round" => Self::Round(serde_json::from_value(value)?),
-            "migration" => Self::Migration(serde_json::from_value(value)?),
+            "phase" => Self::Phase(typed(value)?),
+            "migration_round" => Self::Round(typed(value)?),
+            "migration" => Self::Migration(typed(value)?),
             "end" => Self::End(field(value, "reason")?),
             "error" => Self::Error(field(value, "message")?),
             _ => Self::Note(format!("{}: {value}", kind.replace('_', " "))),
@@ -86,7 +86,14 @@ impl Event {
 
 fn field<T: DeserializeOwned>(mut value: Value, name: &str) -> Result<T> {
     let field = value.get_mut(name).map(Value::take).unwrap_or_default();
-    serde_json::from_value(field).with_context(|| format!("`{name}`"))
+    typed(field).with_context(|| format!("`{name}`"))
+}
+
+/// serde_json does not say which number did not fit (with `arbitrary_precision`, which defmt-decoder
+/// turns on): the text does.
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
+    let text = value.to_string();
+    serde_json::from_value(value).context(text)
 }
 
 /// All that one run reported.

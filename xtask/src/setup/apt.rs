@@ -1,4 +1,4 @@
-//! QEMU through apt, without removing a package that is installed.
+//! QEMU and Node through apt, without removing a package that is installed.
 //!
 //! Debian's QEMU packages want each other in exactly the same version. Where one of them came from
 //! backports, the others must come from there too: plain stable would offer to remove it. So the
@@ -15,23 +15,29 @@ use anyhow::{Context, Result};
 use super::run;
 use crate::process::ask;
 
-const PACKAGE: &str = "qemu-system-arm";
+/// Installs `package`, one of the family that `pattern` matches: whether it could be.
+pub fn install(package: &str, pattern: &str) -> Result<bool> {
+    match plan(&Facts::gather(pattern)) {
+        Plan::Install(plan) => plan.carry_out(package),
+        Plan::Explain => Ok(false),
+    }
+}
 
 /// What the decision rests on.
 #[derive(Clone, Default)]
-pub struct Facts {
-    pub has_apt: bool,
-    pub privilege: Privilege,
+struct Facts {
+    has_apt: bool,
+    privilege: Privilege,
     /// Debian's name for the release: `bookworm`.
-    pub codename: String,
-    /// The versions of the QEMU packages that are installed.
-    pub installed: Vec<String>,
+    codename: String,
+    /// The versions of the family's packages that are installed.
+    installed: Vec<String>,
     /// The contents of apt's source files.
-    pub sources: Vec<String>,
+    sources: Vec<String>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub enum Privilege {
+enum Privilege {
     Root,
     /// `sudo` without a password.
     Sudo,
@@ -40,14 +46,14 @@ pub enum Privilege {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Plan {
+enum Plan {
     Install(Install),
     /// It cannot be done from here.
     Explain,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct Install {
+struct Install {
     sudo: bool,
     /// A source file to add: its name and contents.
     source: Option<(String, String)>,
@@ -55,7 +61,7 @@ pub struct Install {
     suite: Option<String>,
 }
 
-pub fn plan(facts: &Facts) -> Plan {
+fn plan(facts: &Facts) -> Plan {
     if !facts.has_apt || facts.privilege == Privilege::None {
         return Plan::Explain;
     }
@@ -121,7 +127,7 @@ impl Entry<'_> {
 }
 
 impl Facts {
-    pub fn gather() -> Self {
+    fn gather(pattern: &str) -> Self {
         let id = |args: &[&str]| ask("id", args).is_some_and(|id| id.trim() == "0");
         let privilege = if id(&["-u"]) {
             Privilege::Root
@@ -136,7 +142,7 @@ impl Facts {
             .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
             .unwrap_or_default();
         let format = "${db:Status-Status} ${Version}\n";
-        let packages = ask("dpkg-query", &["-W", "-f", format, "qemu*"]).unwrap_or_default();
+        let packages = ask("dpkg-query", &["-W", "-f", format, pattern]).unwrap_or_default();
         let installed = packages
             .lines()
             .filter_map(|line| line.strip_prefix("installed "))
@@ -164,7 +170,7 @@ impl Facts {
 
 impl Install {
     /// Whether the package could be installed; the reason, if not, has been shown by apt.
-    pub fn carry_out(&self) -> Result<bool> {
+    fn carry_out(&self, package: &str) -> Result<bool> {
         if let Some((name, contents)) = &self.source {
             let path = format!("/etc/apt/sources.list.d/{name}");
             println!("set-up: writing {path}, the machine's own Debian source with another suite");
@@ -177,7 +183,7 @@ impl Install {
         if let Some(suite) = &self.suite {
             args.extend(["-t", suite]);
         }
-        args.push(PACKAGE);
+        args.push(package);
         Ok(self.apt_get(&args).is_ok())
     }
 
