@@ -146,6 +146,8 @@ impl<'a> Contender<'a> {
 /// The measurement of one row.
 pub struct Bench {
     budget: Duration,
+    rounds_min: usize,
+    warm_up: usize,
 }
 
 /// What [`Bench::rounds`] found.
@@ -172,7 +174,21 @@ impl Measured {
 
 impl Bench {
     pub fn new(budget: Duration) -> Self {
-        Self { budget }
+        Self {
+            budget,
+            rounds_min: ROUNDS_MIN,
+            warm_up: WARM_UP,
+        }
+    }
+
+    /// Two turns of each, to see that it does its work: the second one finds what the first left.
+    #[cfg(test)]
+    pub fn check() -> Self {
+        Self {
+            budget: Duration::ZERO,
+            rounds_min: 1,
+            warm_up: 1,
+        }
     }
 
     pub fn measure(&self, row: &Row) -> Outcome {
@@ -206,14 +222,14 @@ impl Bench {
         let start = Instant::now();
         for round in 0.. {
             let kept = times[0].len();
-            if start.elapsed() >= self.budget && kept >= ROUNDS_MIN {
+            if start.elapsed() >= self.budget && kept >= self.rounds_min {
                 break;
             }
             for position in 0..N {
                 // Who comes first finds other things in the caches.
                 let who = (round + position) % N;
                 let turn = (contenders[who].turn)();
-                if round >= WARM_UP {
+                if round >= self.warm_up {
                     times[who].push(turn.nanoseconds());
                 }
             }

@@ -4,6 +4,7 @@
 //! [`report`].
 
 mod harness;
+mod improved;
 #[cfg(target_os = "linux")]
 mod linux;
 mod prefetch;

@@ -3,8 +3,11 @@
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 
+use hibitset::{AtomicBitSet, BitSetLike};
 use pugmark::{AtomicUsize, DirtyBitmap};
 use std::sync::atomic::Ordering::SeqCst;
+use sux::bits::AtomicBitVec;
+use sux::traits::AtomicBitVecOps;
 use vm_memory::bitmap::AtomicBitmap;
 
 use super::Row;
@@ -27,7 +30,7 @@ pub const FIRST_PAGE: Row = Row {
     note: None,
 };
 
-/// 64 GiB of 4 KiB pages.
+/// 64 GiB of 4 KiB pages: as many as a set of hibitset's has room for.
 pub const PAGES: usize = 1 << 24;
 pub const PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
@@ -52,7 +55,9 @@ fn first_pages() -> Vec<usize> {
 fn measure(bench: &Bench, pages: &[usize], goal: Option<f64>) -> Measured {
     let words: Vec<AtomicUsize> = (0..PAGES / 64).map(|_| AtomicUsize::new(0)).collect();
     let bitmap = &DirtyBitmap::boxed(PAGES);
-    let theirs = &AtomicBitmap::new(PAGES * PAGE_SIZE.get(), PAGE_SIZE);
+    let vm_memory = &AtomicBitmap::new(PAGES * PAGE_SIZE.get(), PAGE_SIZE);
+    let mut hibitset = AtomicBitSet::new();
+    let mut sux = <AtomicBitVec>::new(PAGES);
     let limit = limit("fetch_or", || {
         let bits = black_box(&words[..]);
         let turn = repeat(pages.len(), |time| {
@@ -75,13 +80,28 @@ fn measure(bench: &Bench, pages: &[usize], goal: Option<f64>) -> Measured {
             bitmap.clear();
             turn
         }),
+        // By the number of the page, as all others, and not by its address: no division.
         peer("vm-memory", || {
-            let theirs = black_box(theirs);
-            let turn = repeat(pages.len(), |time| {
-                theirs.set_addr_range(pages[time] << 12, 1)
-            });
+            let theirs = black_box(vm_memory);
+            let turn = repeat(pages.len(), |time| theirs.set_bit(pages[time]));
             assert!(pages.iter().all(|page| theirs.is_bit_set(*page)));
             pages.iter().for_each(|page| theirs.reset_bit(*page));
+            turn
+        }),
+        peer("hibitset", || {
+            let theirs = black_box(&hibitset);
+            let turn = repeat(pages.len(), |time| {
+                theirs.add_atomic(pages[time] as u32);
+            });
+            assert_eq!((&hibitset).iter().count(), pages.len());
+            hibitset.clear();
+            turn
+        }),
+        peer("sux", || {
+            let theirs = black_box(&sux);
+            let turn = repeat(pages.len(), |time| theirs.set(pages[time], true, SeqCst));
+            assert_eq!(sux.count_ones(), pages.len());
+            sux.reset(SeqCst);
             turn
         }),
     ])

@@ -9,6 +9,7 @@ use vm_memory::bitmap::AtomicBitmap;
 use super::Row;
 use super::mark::PAGE_SIZE;
 use crate::harness::{Bench, Measured, limit, peer, repeat, us};
+use crate::improved::Improved;
 use crate::random::{rng, scattered};
 
 pub const PAGES_512: Row = Row {
@@ -32,6 +33,7 @@ fn measure(bench: &Bench) -> Measured {
     let words: Vec<AtomicUsize> = (0..PAGES / 64).map(|_| AtomicUsize::new(0)).collect();
     let bitmap = &DirtyBitmap::boxed(PAGES);
     let theirs = &AtomicBitmap::new(PAGES * PAGE_SIZE.get(), PAGE_SIZE);
+    let improved = &Improved::new(PAGES);
     let bytes = 512 * PAGE_SIZE.get();
     bench.rounds([
         limit("a fetch_or a word", || {
@@ -72,5 +74,16 @@ fn measure(bench: &Bench) -> Measured {
             turn
         })
         .at_least(70.0),
+        peer("vm-memory, a word at a time", || {
+            let improved = black_box(improved);
+            let turn = repeat(MARKS, |time| {
+                let first = blocks[time] * 512;
+                improved.set_range(first..first + 512);
+            });
+            let mut marked = 0;
+            improved.drain(|_, bits| marked += bits.count_ones() as usize);
+            assert_eq!(marked, MARKS * 512);
+            turn
+        }),
     ])
 }

@@ -7,6 +7,7 @@ use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::RwLock;
 use pugmark::Slot;
 use seqlock::SeqLock;
+use triple_buffer::triple_buffer;
 
 use super::Row;
 use crate::harness::{Bench, Measured, Turn, limit, peer, repeat, us};
@@ -39,6 +40,7 @@ fn measure(bench: &Bench) -> Measured {
     let cell = &AtomicCell::new(VALUE);
     let lock = &RwLock::new(VALUE);
     let swap = &ArcSwap::from_pointee(VALUE);
+    let (_input, mut output) = triple_buffer(&VALUE);
     bench.rounds([
         limit("memcpy", || {
             let plain = black_box(&VALUE);
@@ -64,6 +66,10 @@ fn measure(bench: &Bench) -> Measured {
         peer("arc-swap", || {
             let swap = black_box(swap);
             reads(|into| *into = **swap.load())
+        }),
+        peer("triple_buffer", || {
+            let output = black_box(&mut output);
+            reads(|into| *into = *output.read())
         }),
     ])
 }

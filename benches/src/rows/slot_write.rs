@@ -8,6 +8,7 @@ use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::RwLock;
 use pugmark::Slot;
 use seqlock::SeqLock;
+use triple_buffer::triple_buffer;
 
 use super::Row;
 use crate::harness::{Bench, Measured, Turn, limit, peer, repeat, us};
@@ -56,6 +57,7 @@ fn measure(bench: &Bench) -> Measured {
     let cell = &AtomicCell::new([0; 8]);
     let lock = &RwLock::new([0; 8]);
     let swap = &ArcSwap::from_pointee([0; 8]);
+    let (mut input, mut output) = triple_buffer(&[0; 8]);
     bench.rounds([
         limit("memcpy", || {
             let plain = black_box(&mut plain);
@@ -96,6 +98,14 @@ fn measure(bench: &Bench) -> Measured {
             let swap = black_box(swap);
             let turn = writes(|_, value| swap.store(Arc::new(*value)));
             assert_eq!(**swap.load(), LAST);
+            turn
+        })
+        .at_least(5.0),
+        // It has one reader, and three places for the value.
+        peer("triple_buffer", || {
+            let input = black_box(&mut input);
+            let turn = writes(|_, value| input.write(*value));
+            assert_eq!(*output.read(), LAST);
             turn
         })
         .at_least(5.0),
