@@ -219,7 +219,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
     }
     for (command, output) in &failures {
         println!("\nFAILED: {command}");
-        output.lines.iter().for_each(|line| println!("    {line}"));
+        output.telling().for_each(|line| println!("    {line}"));
     }
     println!("\n{total}");
     Ok(total.failed == 0)

@@ -23,6 +23,12 @@ impl Output {
         self.status.is_some_and(|status| status.success())
     }
 
+    /// The lines that may tell why it failed: all but cargo's progress and the tests that passed.
+    pub fn telling(&self) -> impl Iterator<Item = &str> {
+        let lines = self.lines.iter().map(String::as_str);
+        lines.filter(|line| !is_routine(line))
+    }
+
     /// How it ended, for a person.
     pub fn ending(&self) -> String {
         match self.status {
@@ -190,6 +196,24 @@ fn quoted(word: &OsStr) -> String {
     }
 }
 
+/// What cargo says of each crate, and libtest of each test that passed.
+fn is_routine(line: &str) -> bool {
+    const PROGRESS: [&str; 9] = [
+        "Blocking",
+        "Checking",
+        "Compiling",
+        "Documenting",
+        "Downloaded",
+        "Downloading",
+        "Finished",
+        "Locking",
+        "Updating",
+    ];
+    let first = line.split_whitespace().next();
+    let is_progress = first.is_some_and(|word| PROGRESS.contains(&word));
+    is_progress || (line.starts_with("test ") && line.ends_with(" ... ok"))
+}
+
 /// How many passed, how many failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -300,6 +324,23 @@ mod tests {
     fn a_failure_outside_the_tests_is_not_lost() {
         let text = "test result: ok. 2 passed; 0 failed; 0 ignored\nerror: could not compile";
         assert_eq!(read(text, false), (2, 1));
+    }
+
+    #[test]
+    fn what_tells_of_a_failure_is_not_routine() {
+        let text = "   Compiling pugmark v0.1.0\n\
+            test a_page ... ok\n\
+            test b_page ... FAILED\n\
+            error: No space left on device";
+        let output = Output {
+            lines: text.lines().map(String::from).collect(),
+            status: None,
+        };
+        let telling: Vec<&str> = output.telling().collect();
+        assert_eq!(
+            telling,
+            ["test b_page ... FAILED", "error: No space left on device"]
+        );
     }
 
     #[test]

@@ -167,7 +167,8 @@ impl<'a> Step<'a> {
             let shown = output.lines.iter().filter(is_shown);
             shown.for_each(|line| println!("         {line}"));
             if result.failed > 0 {
-                println!("{text}\n  {}", output.ending());
+                output.telling().for_each(|line| println!("{line}"));
+                println!("  {}; all of it is in {}", output.ending(), log.display());
             }
             log_text += &format!("$ {}\n{text}\n\n", describe(command));
             counts += result;

@@ -86,6 +86,10 @@ impl World {
             };
             let writers: [_; WRITERS] = std::array::from_fn(writer);
             thread::sleep(INTERVAL);
+            // On a busy machine a thread may not even have begun.
+            while gate.written().contains(&0) {
+                thread::sleep(INTERVAL / 100);
+            }
             let began = Instant::now();
             take(&gate);
             let total = began.elapsed();
