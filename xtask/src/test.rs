@@ -15,8 +15,8 @@ use crate::steps::{self, OLDEST_RUST, Step};
 /// Run every check that the project has, as CI does.
 ///
 /// Each step shows its commands, how long they took, and how many checks and tests passed. A step
-/// that fails shows what it said and does not stop the later ones; the output of every step is in
-/// target/xtask-logs. The last line is `N passed, N failed`.
+/// that fails shows what it said of the failure and does not stop the later ones; the whole output
+/// of every step is in target/xtask-logs. The last line is `N passed, N failed`.
 pub struct Args {
     /// Search deeper where a step is bounded: loom, Miri
     #[arg(long)]
