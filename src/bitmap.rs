@@ -514,6 +514,34 @@ impl<'a> View<'a> {
         Ok(())
     }
 
+    /// Marks each of `ranges`; with one read-modify-write for neighbours that share a word. What is
+    /// out of range is left out.
+    pub(crate) fn mark_ranges(self, ranges: impl Iterator<Item = Range<usize>>) {
+        let (mut word, mut gathered) = (0, 0);
+        for bits in ranges {
+            let at = bits.start / WORD_BITS;
+            if at != word {
+                self.mark_gathered(word, gathered);
+                (word, gathered) = (at, 0);
+            }
+            let first = bits.start % WORD_BITS;
+            let len = bits.end.wrapping_sub(bits.start);
+            if (1..=WORD_BITS - first).contains(&len) && bits.end <= self.bits {
+                gathered |= ones(len) << first;
+            } else {
+                let _ = self.mark_range(bits);
+            }
+        }
+        self.mark_gathered(word, gathered);
+    }
+
+    fn mark_gathered(self, word: usize, bits: usize) {
+        // Else a line without marks would get its summary bit.
+        if bits != 0 {
+            self.mark_word(word, bits);
+        }
+    }
+
     /// Marks `bits` of leaf word `word`. The caller has them from a bitmap of the same length.
     pub(crate) fn mark_word(self, word: usize, bits: usize) {
         let line = word / LINE_WORDS;

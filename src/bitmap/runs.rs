@@ -1,6 +1,6 @@
 //! Runs of neighbouring bits, put together across words.
 
-use super::{WORD_BITS, ones};
+use super::WORD_BITS;
 
 /// A run of neighbouring bits: `len` of them from `start` on, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +53,18 @@ impl<I: Iterator<Item = (usize, usize)>> Runs<I> {
     }
 
     /// Takes the lowest run out of the current word, which is not zero.
+    #[inline]
     fn take_run(&mut self) -> Run {
-        let skip = self.bits.trailing_zeros() as usize;
-        let len = (self.bits >> skip).trailing_ones() as usize;
-        self.bits &= !(ones(len) << skip);
+        let lowest = self.bits & self.bits.wrapping_neg();
+        // The carry goes through the run, and stops in the bit after it; past the top, it is gone, and
+        // a word of zeros has `WORD_BITS` of them.
+        let carried = self.bits.wrapping_add(lowest);
+        let first = self.bits.trailing_zeros();
+        let end = carried.trailing_zeros();
+        self.bits &= carried;
         Run {
-            start: self.word * WORD_BITS + skip,
-            len,
+            start: self.word * WORD_BITS + first as usize,
+            len: (end - first) as usize,
         }
     }
 }

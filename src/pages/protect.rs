@@ -56,7 +56,8 @@ pub trait WriteProtect {
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error>;
 
     /// For a host that keeps a log of written pages itself, such as KVM: empties the log, and gives
-    /// `written` each range of guest physical addresses that was in it. By default there is none.
+    /// `written` the ranges of guest physical addresses that were in it, in any order, and in as many
+    /// pieces as is handy. By default there is none.
     ///
     /// A harvest does it first, and marks what it is given. Then `protect` has nothing to protect, and
     /// must protect nothing: it is given pages that were not in the log as well. It refuses what the
@@ -72,7 +73,7 @@ pub trait WriteProtect {
     /// # Errors
     ///
     /// What may have left the log was given to `written` all the same.
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Self::Error> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), Self::Error> {
         let _ = written;
         Ok(())
     }
@@ -93,7 +94,7 @@ impl<P: WriteProtect + ?Sized> WriteProtect for &P {
         (**self).unprotect(range)
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Self::Error> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), Self::Error> {
         (**self).take_log(written)
     }
 }
@@ -114,7 +115,7 @@ impl<P: WriteProtect + ?Sized> WriteProtect for alloc::sync::Arc<P> {
         (**self).unprotect(range)
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Self::Error> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), Self::Error> {
         (**self).take_log(written)
     }
 }

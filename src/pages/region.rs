@@ -352,6 +352,20 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
         (first < end).then(|| self.page_of(first)..self.page_of(end - 1) + 1)
     }
 
+    /// Marks the pages that `ranges` touch: thousands at once, from a host's own log.
+    pub(super) fn mark_ranges(&self, ranges: &[Range<u64>]) {
+        // By value, so that the loop does not load them again after each atomic.
+        let (whole, geometry) = (self.page_range(), self.shape.geometry);
+        let base = geometry.page_number(whole.start);
+        let pages = ranges.iter().filter_map(|range| {
+            let first = range.start.max(whole.start);
+            let end = range.end.min(whole.end);
+            let page = |address: u64| to_usize(geometry.page_number(address) - base);
+            (first < end).then(|| page(first)..page(end - 1) + 1)
+        });
+        self.dirty.view().mark_ranges(pages);
+    }
+
     /// What a fault at `address`, which lies in the region, opens: the one place that reads the
     /// granule for it.
     pub(super) fn span_at(&self, address: u64) -> Span {
@@ -379,11 +393,16 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
         self.page_of(first)..self.page_of(last) + 1
     }
 
-    /// Tells the controller that `run` is about to be protected again.
-    pub(super) fn record_harvest(&self, run: Run) {
-        let Range { start, end } = self.addresses(run.range());
-        for block in self.block_of(start)..=self.block_of(end - 1) {
-            self.controller.record_progress(block);
+    /// Tells the controller that `ranges` of this region, which ascend, are about to be protected
+    /// again.
+    pub(super) fn record_harvest(&self, ranges: &[Range<u64>]) {
+        let mut next = 0;
+        for range in ranges {
+            let last = self.block_of(range.end - 1);
+            for block in next.max(self.block_of(range.start))..=last {
+                self.controller.record_progress(block);
+            }
+            next = last + 1;
         }
     }
 }

@@ -106,7 +106,7 @@ fn a_slot_that_is_not_logged_or_gone() {
     let _guest = Guest::new(Arc::clone(&vm), false);
     let log = DirtyLog::automatic(Arc::clone(&vm), RAM).expect("it cannot know");
     let mut marked = Vec::new();
-    let failed = log.take_log(&mut |range| marked.push(range));
+    let failed = log.take_log(&mut |ranges| marked.extend_from_slice(ranges));
     assert_eq!(failed, Err(KvmError::NotLogged { slot: 1 }));
     assert_eq!(marked, RAM.map(|slot| slot.ipas()));
 

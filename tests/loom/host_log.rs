@@ -58,15 +58,15 @@ impl WriteProtect for Kernel {
         Ok(())
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Failed> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), Failed> {
         if self.page.load(Relaxed) & LOGGED != 0 {
             let renew = || self.page.fetch_and(!(WRITABLE | LOGGED), Relaxed);
             if self.order == Order::ReadTellRenew {
-                written(ipa(0)..ipa(1));
+                written(std::slice::from_ref(&(ipa(0)..ipa(1))));
                 renew();
             } else {
                 renew();
-                written(ipa(0)..ipa(1));
+                written(std::slice::from_ref(&(ipa(0)..ipa(1))));
             }
         }
         Ok(())

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use pugmark::{ArmError, DirtyRun, HarvestError, WriteProtect, WriteTracker};
 
 use crate::world::{BLOCK, PAGE, Regions, region};
@@ -39,10 +41,12 @@ impl WriteProtect for Log {
         Ok(())
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), Refused> {
-        for ipa in std::mem::take(&mut *self.written.lock().unwrap()) {
-            written(ipa..ipa + PAGE);
-        }
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), Refused> {
+        let taken = std::mem::take(&mut *self.written.lock().unwrap());
+        let ranges: Vec<_> = taken.into_iter().map(|ipa| ipa..ipa + PAGE).collect();
+        // In pieces, some of them empty.
+        ranges.chunks(3).for_each(&mut *written);
+        written(&[]);
         match self.fails.swap(false, SeqCst) {
             true => Err(Refused),
             false => Ok(()),
@@ -167,4 +171,62 @@ fn what_left_the_log_is_marked_although_it_failed() {
     let error = Refused;
     assert_eq!(tracker.arm(), Err(ArmError::Host { start, end, error }));
     assert_eq!(marked(&tracker) as u64, 6 * BLOCK / PAGE);
+}
+
+/// Says what it is told to, in one piece.
+struct Told(Vec<Range<u64>>);
+
+impl WriteProtect for Told {
+    type Error = Refused;
+
+    fn protect(&self, _: Range<u64>) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn unprotect(&self, _: Range<u64>) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), Refused> {
+        written(&self.0);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 4 } else { 200 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Neighbours in a word, ranges over several words and from one region into nothing, parts of pages,
+    /// empty ones, ranges that come twice, in any order.
+    #[test]
+    fn every_page_of_the_log_is_marked_and_no_other(
+        ranges in vec((0..4 * BLOCK + 70 * PAGE, 0..70 * PAGE, any::<bool>(), any::<bool>()), 0..40),
+        ascending in any::<bool>(),
+    ) {
+        let range = |(at, len, short, second): (u64, u64, bool, bool)| {
+            let base = if second { SECOND } else { BASE };
+            let start = base - 35 * PAGE + at;
+            start..start + if short { len % (2 * PAGE) } else { len }
+        };
+        let mut ranges: Vec<_> = ranges.into_iter().map(range).collect();
+        if ascending {
+            ranges.sort_by_key(|range| range.start);
+        }
+        let tracker = tracker(Told(ranges.clone()));
+        tracker.regions().iter().for_each(|region| region.dirty().clear());
+        let expected: BTreeSet<u64> = ranges
+            .iter()
+            .filter(|range| !range.is_empty())
+            .flat_map(|range| (range.start / PAGE..=(range.end - 1) / PAGE).map(|page| page * PAGE))
+            .filter(|page| tracker.regions().iter().any(|one| one.page_range().contains(page)))
+            .collect();
+        let found = harvested(&tracker);
+        prop_assert!(found.iter().eq(&expected), "{found:x?} {expected:x?}");
+        // Nor is a line named that has no marks.
+        prop_assert!(tracker.regions().iter().all(|region| region.dirty().is_clean()));
+    }
 }

@@ -144,8 +144,11 @@ fn opened_it_is_all_written() {
     (0..4).for_each(|page| memory.store(page, 1));
     let count = |log: &UffdLog| {
         let mut bytes = 0;
-        log.take_log(&mut |range| bytes += range.end - range.start)
-            .expect("the kernel scans");
+        log.take_log(&mut |ranges| {
+            let lens = ranges.iter().map(|range| range.end - range.start);
+            bytes += lens.sum::<u64>();
+        })
+        .expect("the kernel scans");
         bytes as usize / PAGE
     };
     assert_eq!([count(&log), count(&log)], [4, 0]);

@@ -117,7 +117,7 @@ impl Pagemap {
             end: 0,
             categories: 0,
         };
-        let mut found: [page_region; 256] = std::array::from_fn(|_| none());
+        let mut found: [page_region; 512] = std::array::from_fn(|_| none());
         let mut start = range.start;
         while start < range.end {
             let written = u64::from(PAGE_IS_WRITTEN);

@@ -20,6 +20,9 @@ use super::sys;
 use crate::WriteProtect;
 use crate::bitmap::Runs;
 
+/// Runs that are told of at once, 16 bytes each on the stack.
+const TOLD: usize = 64;
+
 /// KVM's dirty log (`KVM_GET_DIRTY_LOG`), for a [`WriteTracker`](crate::WriteTracker) over it: its
 /// harvest asks KVM first, and takes no faults.
 ///
@@ -102,12 +105,12 @@ impl<V: Deref<Target = VmFd>> DirtyLog<V> {
         &self,
         slot: &Slot,
         bits: &mut Bits,
-        written: &mut dyn FnMut(Range<u64>),
+        written: &mut dyn FnMut(&[Range<u64>]),
     ) -> Result<(), KvmError> {
         let taken = sys::get_dirty_log(&self.vm, slot.slot, bits);
         if let Err(error) = taken {
             // The log may be empty by now, or never have been kept.
-            written(slot.ipas());
+            written(core::slice::from_ref(&slot.ipas()));
             return Err(failed(slot, "KVM_GET_DIRTY_LOG", error));
         }
         let first = bits.iter().position(|word| *word != 0);
@@ -128,9 +131,14 @@ impl<V: Deref<Target = VmFd>> DirtyLog<V> {
         let dirty = (first..).zip(words).filter(|(_, word)| **word != 0);
         // Lossless: see the gate in the module.
         let dirty = dirty.map(|(at, word)| (at, *word as usize));
-        for run in Runs::new(dirty) {
-            let address = |page: usize| slot.ipa + page as u64 * self.page_size;
-            written(address(run.start)..address(run.end()));
+        let address = |page: usize| slot.ipa + page as u64 * self.page_size;
+        let mut runs = Runs::new(dirty).map(|run| address(run.start)..address(run.end()));
+        loop {
+            let some: heapless::Vec<_, TOLD> = runs.by_ref().take(TOLD).collect();
+            if some.is_empty() {
+                break;
+            }
+            written(&some);
         }
         cleared.map_err(|error| failed(slot, "KVM_CLEAR_DIRTY_LOG", error))
     }
@@ -166,7 +174,7 @@ impl<V: Deref<Target = VmFd>> WriteProtect for DirtyLog<V> {
         Ok(())
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), KvmError> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), KvmError> {
         let mut bits = self.bits.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = self.slots().iter().zip(bits.iter_mut());
         // All of them, even if one fails: what is written in the others is not to be lost.

@@ -220,7 +220,7 @@ impl<V: Deref<Target = VmFd>> WriteProtect for DirtyRing<V> {
         Ok(())
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), KvmError> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), KvmError> {
         // Before anything is taken: the rings are the parent's too.
         if std::process::id() != self.process {
             return Err(KvmError::Forked);
@@ -229,9 +229,8 @@ impl<V: Deref<Target = VmFd>> WriteProtect for DirtyRing<V> {
         let taken = inner.empty_rings(self.page_size);
         // Protected again first: see `WriteProtect::take_log`.
         let reset = inner.reset(&self.vm);
-        for range in inner.open.iter().chain(&inner.pending) {
-            written(range.clone());
-        }
+        written(&inner.open);
+        written(&inner.pending);
         match reset {
             Ok(()) => inner.pending.clear(),
             // Their pages can still be written unseen: they are told of again next time.

@@ -1,7 +1,9 @@
 //! [`UffdLog`]: the kernel settles each write fault itself, and tells afterwards.
 
 use core::ops::Range;
+use core::slice;
 
+use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::{Mutex, PoisonError};
 
@@ -13,8 +15,9 @@ use super::registered::{Registered, failed};
 use super::sys::{Access, KernelFeature, Pagemap};
 use crate::{BoxedRegion, PageGeometry, RegionError, WriteProtect};
 
-/// What one scan has room for, 24 bytes each on the stack. A run of neighbours takes one.
-const FOUND: usize = 256;
+/// What one scan has room for; a run of neighbours takes one. The kernel goes through 2 MiB at a time,
+/// so with as many as its pages it never has to stop within.
+const FOUND: usize = 512;
 
 /// Memory of this process whose written pages the kernel finds by itself: each page, exactly, and
 /// without a handler (`UFFD_FEATURE_WP_ASYNC` and `PAGEMAP_SCAN`).
@@ -29,7 +32,7 @@ pub struct UffdLog {
     memory: Registered,
     pagemap: Pagemap,
     /// Held while a log is taken and told of: what a scan has found is in no other scan.
-    taking: Mutex<()>,
+    found: Mutex<Found>,
 }
 
 impl UffdLog {
@@ -47,7 +50,7 @@ impl UffdLog {
         Ok(Self {
             memory,
             pagemap,
-            taking: Mutex::new(()),
+            found: Mutex::new(Found::new()),
         })
     }
 
@@ -79,25 +82,23 @@ impl UffdLog {
     fn scan(
         &self,
         mapping: &Mapping,
-        written: &mut dyn FnMut(Range<u64>),
+        found: &mut Found,
+        written: &mut dyn FnMut(&[Range<u64>]),
     ) -> Result<(), ProtectError> {
-        const NONE: page_region = page_region {
-            start: 0,
-            end: 0,
-            categories: 0,
-        };
-        let mut found = [NONE; FOUND];
+        let Found { hosts, ipas } = found;
         let Range { mut start, end } = mapping.hosts();
         while start < end {
-            let scanned = self.pagemap.scan(&(start..end), &mut found);
+            let scanned = self.pagemap.scan(&(start..end), hosts);
             let (filled, next) = scanned.map_err(|error| {
                 // Some pages may be protected again, and not have been told of.
-                written(mapping.to_ipa(start)..mapping.to_ipa(end));
+                let rest = mapping.to_ipa(start)..mapping.to_ipa(end);
+                written(slice::from_ref(&rest));
                 failed(&(start..end), error)
             })?;
-            for run in &found[..filled] {
-                written(mapping.to_ipa(run.start)..mapping.to_ipa(run.end));
-            }
+            let to_ipas = |run: &page_region| mapping.to_ipa(run.start)..mapping.to_ipa(run.end);
+            ipas.clear();
+            ipas.extend(hosts[..filled].iter().map(to_ipas));
+            written(ipas);
             start = next;
         }
         Ok(())
@@ -115,16 +116,51 @@ impl WriteProtect for UffdLog {
         mappings.each_host_range(&range, |_| Ok(()))
     }
 
+    fn protect_all(&self, ranges: &[Range<u64>]) -> Result<(), ProtectError> {
+        let ends = (ranges.first(), ranges.last());
+        if let (Some(first), Some(last)) = ends
+            && self.protect(first.start..last.end).is_ok()
+        {
+            return Ok(());
+        }
+        // One of them may be in no mapping, or what lies between two.
+        let mut ranges = ranges.iter();
+        ranges.try_for_each(|range| self.protect(range.clone()))
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), ProtectError> {
         self.memory.refuse_child()?;
         self.memory.set(&range, true)
     }
 
-    fn take_log(&self, written: &mut dyn FnMut(Range<u64>)) -> Result<(), ProtectError> {
+    fn take_log(&self, written: &mut dyn FnMut(&[Range<u64>])) -> Result<(), ProtectError> {
         self.memory.refuse_child()?;
-        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mappings = self.mappings().iter();
         // All of them, even if one fails: what is written in the others is not to be lost.
-        let scans = self.mappings().iter().map(|one| self.scan(one, written));
-        scans.fold(Ok(()), Result::and)
+        mappings
+            .map(|one| self.scan(one, &mut found, written))
+            .fold(Ok(()), Result::and)
+    }
+}
+
+/// Room for what one scan finds: where it is in this process, and the same for the guest.
+#[derive(Debug)]
+struct Found {
+    hosts: Vec<page_region>,
+    ipas: Vec<Range<u64>>,
+}
+
+impl Found {
+    fn new() -> Self {
+        const NONE: page_region = page_region {
+            start: 0,
+            end: 0,
+            categories: 0,
+        };
+        Self {
+            hosts: vec![NONE; FOUND],
+            ipas: Vec::with_capacity(FOUND),
+        }
     }
 }

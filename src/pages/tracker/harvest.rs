@@ -129,9 +129,11 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
     ///
     /// The host's own; what may have left its log is marked all the same.
     pub fn collect_log(&self) -> Result<(), P::Error> {
-        self.protection.take_log(&mut |range| {
-            // What is in no region is not tracked.
-            let _ = self.mark_written(range);
+        self.protection.take_log(&mut |ranges| {
+            for region in self.regions.all() {
+                // What is in no region is not tracked.
+                region.mark_ranges(ranges);
+            }
         })
     }
 
@@ -158,19 +160,12 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         })?;
         for region in self.regions.all() {
             let mut drain = DrainRuns::new(region.dirty.view());
-            loop {
-                let mut batch = Batch::drain(region, &self.tally.pages_restored, &mut drain);
-                if batch.runs.is_empty() {
-                    break;
-                }
-                // Even if the batch fails: later faults are on pages that were protected meanwhile.
-                for &run in &batch.runs {
-                    region.record_harvest(run);
-                }
+            let mut batch = Batch::new(region, &self.tally.pages_restored);
+            while batch.refill(&mut drain) {
                 self.protect_batch(&batch, harvested)?;
-                while let Some(&run) = batch.runs.front() {
+                while let Some(&run) = batch.runs.get(batch.accepted) {
                     accept(region, run)?;
-                    batch.runs.pop_front();
+                    batch.accepted += 1;
                     harvested.runs += 1;
                     harvested.pages += run.len;
                 }
@@ -186,6 +181,8 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         harvested: &mut Harvested,
     ) -> Result<(), HarvestError<P::Error, C>> {
         let ranges = batch.ranges(self.bridge);
+        // Even if it fails: later faults are on pages that were protected meanwhile.
+        batch.region.record_harvest(&ranges);
         harvested.rearm_calls += ranges.len();
         self.tally.rearm_calls.fetch_add(ranges.len(), Relaxed);
         self.protection
@@ -198,30 +195,34 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
     }
 }
 
-/// Runs that were drained and not delivered yet. Dropped with any left, it marks them again.
+/// Runs that were drained. Dropped with any that are not accepted, it marks those again.
 struct Batch<'a, W: AsRef<[AtomicUsize]>, B> {
     region: &'a TrackedRegion<W, B>,
     pages_restored: &'a AtomicUsize,
-    runs: heapless::Deque<Run, BATCH>,
+    runs: heapless::Vec<Run, BATCH>,
+    /// How many of them.
+    accepted: usize,
 }
 
 impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
-    fn drain(
-        region: &'a TrackedRegion<W, B>,
-        pages_restored: &'a AtomicUsize,
-        drain: &mut DrainRuns<'_>,
-    ) -> Self {
-        let mut runs = heapless::Deque::new();
-        while !runs.is_full() {
-            let Some(run) = drain.next() else { break };
-            let pushed = runs.push_back(run);
-            debug_assert!(pushed.is_ok(), "there was room");
-        }
+    fn new(region: &'a TrackedRegion<W, B>, pages_restored: &'a AtomicUsize) -> Self {
         Self {
             region,
             pages_restored,
-            runs,
+            runs: heapless::Vec::new(),
+            accepted: 0,
         }
+    }
+
+    /// Drains the next runs, once all before them are accepted; `false` where there are none.
+    fn refill(&mut self, drain: &mut DrainRuns<'_>) -> bool {
+        self.runs.clear();
+        self.accepted = 0;
+        for run in drain.take(BATCH) {
+            let pushed = self.runs.push(run);
+            debug_assert!(pushed.is_ok(), "there was room");
+        }
+        !self.runs.is_empty()
     }
 
     /// The addresses of the runs, joined where the gap between two is at most `bridge` pages.
@@ -240,7 +241,7 @@ impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
 
 impl<W: AsRef<[AtomicUsize]>, B> Drop for Batch<'_, W, B> {
     fn drop(&mut self) {
-        for run in &self.runs {
+        for run in self.runs.iter().skip(self.accepted) {
             let marked = self.region.dirty.mark_range(run.range());
             debug_assert!(marked.is_ok(), "the run came out of this bitmap");
             self.pages_restored.fetch_add(run.len, Relaxed);
