@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, PipeReader};
+use std::num::NonZero;
 use std::ops::{AddAssign, ControlFlow};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -161,6 +163,36 @@ pub fn capture_with_progress(command: &mut Command) -> Result<Output> {
     });
     spinner.finish_and_clear();
     output
+}
+
+/// Runs commands, as many at a time as there are cores, and hands over each when it has ended.
+pub fn capture_side_by_side(
+    commands: &mut [Command],
+    finished: &mut dyn FnMut(&Command, &Output, Duration),
+) -> Result<()> {
+    let at_a_time = thread::available_parallelism().map_or(1, NonZero::get);
+    let queue = Mutex::new(commands.iter_mut());
+    let next = &|| queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let (sender, news) = mpsc::channel();
+    thread::scope(|scope| {
+        for sender in vec![sender; at_a_time] {
+            scope.spawn(move || {
+                while let Some(command) = next() {
+                    let start = Instant::now();
+                    let output = capture(command, None, |_| {});
+                    drop(sender.send((command, output, start.elapsed())));
+                }
+            });
+        }
+        let start = Instant::now();
+        loop {
+            match news.recv_timeout(QUIET) {
+                Ok((command, output, took)) => finished(command, &output?, took),
+                Err(RecvTimeoutError::Timeout) => println!("  … {} s", start.elapsed().as_secs()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    })
 }
 
 /// Runs a short command and returns what it wrote, or `None` if it failed or does not exist.
@@ -368,6 +400,18 @@ mod tests {
         let mut decoded = capture_decoded(&mut script(), None, parts, |_| {})?;
         decoded.lines.sort();
         assert_eq!(decoded.lines, ["a", "b", "text"]);
+        Ok(())
+    }
+
+    #[test]
+    fn commands_side_by_side_all_end() -> Result<()> {
+        let mut commands: Vec<Command> = ["true", "false", "true"].map(Command::new).into();
+        let mut ended = Vec::new();
+        capture_side_by_side(&mut commands, &mut |_, output, _| {
+            ended.push(output.success())
+        })?;
+        ended.sort();
+        assert_eq!(ended, [false, true, true]);
         Ok(())
     }
 

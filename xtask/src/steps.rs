@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::coverage;
 use crate::demo;
 use crate::matrix::Matrix;
-use crate::process::{Counts, capture_with_progress, describe};
+use crate::process::{Counts, Output, capture_side_by_side, capture_with_progress, describe};
 use crate::repo::Repo;
 
 /// The toolchain that Cargo.toml names as the oldest, as rustup names it.
@@ -64,6 +64,7 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
             .set("LOOM_MAX_PREEMPTIONS", if full { "4" } else { "3" })
             .cargo(&loom),
         step("miri", "no undefined behaviour, two aliasing models")
+            .side_by_side()
             .set("MIRIFLAGS", seeds)
             .cargo(miri)
             .cargo(miri_c)
@@ -107,6 +108,8 @@ pub struct Step<'a> {
     pub commands: Vec<Command>,
     /// Lines that begin so are shown, and not logged only.
     shown: Option<&'static str>,
+    /// As many commands at a time as there are cores: for those that use one each.
+    side_by_side: bool,
 }
 
 impl<'a> Step<'a> {
@@ -118,7 +121,13 @@ impl<'a> Step<'a> {
             environment: Vec::new(),
             commands: Vec::new(),
             shown: None,
+            side_by_side: false,
         }
+    }
+
+    fn side_by_side(mut self) -> Self {
+        self.side_by_side = true;
+        self
     }
 
     fn showing(mut self, prefix: &'static str) -> Self {
@@ -148,37 +157,52 @@ impl<'a> Step<'a> {
         self
     }
 
-    /// Runs the commands, one after the other whatever becomes of them, and logs what they say.
+    /// Runs the commands, all of them whatever becomes of each, and logs what they say.
     pub fn run(&mut self, log: &Path) -> Result<Counts> {
+        let start = Instant::now();
         let mut counts = Counts::default();
         let mut log_text = String::new();
-        let start = Instant::now();
-        for command in &mut self.commands {
-            let start = Instant::now();
-            let output = capture_with_progress(command)?;
-            let result = Counts::of(&output);
-            let verdict = if result.failed == 0 { "ok" } else { "FAILED" };
-            println!("  {verdict:7}{:>6}  {}", seconds(start), describe(command));
+        let mut finished = |command: &Command, output: &Output, took: Duration| {
+            counts += tell(command, output, took, self.shown, log);
             let text = output.lines.join("\n");
-            let is_shown = |line: &&String| {
-                let shown = self.shown.is_some_and(|prefix| line.contains(prefix));
-                shown && result.failed == 0
-            };
-            let shown = output.lines.iter().filter(is_shown);
-            shown.for_each(|line| println!("         {line}"));
-            if result.failed > 0 {
-                output.telling().for_each(|line| println!("{line}"));
-                println!("  {}; all of it is in {}", output.ending(), log.display());
-            }
             log_text += &format!("$ {}\n{text}\n\n", describe(command));
-            counts += result;
+        };
+        if self.side_by_side {
+            capture_side_by_side(&mut self.commands, &mut finished)?;
+        } else {
+            for command in &mut self.commands {
+                let start = Instant::now();
+                let output = capture_with_progress(command)?;
+                finished(command, &output, start.elapsed());
+            }
         }
-        fs::write(log, log_text)?;
-        println!("  {counts}, {}", seconds(start));
+        fs::write(log, log_text).with_context(|| log.display().to_string())?;
+        println!("  {counts}, {}", seconds(start.elapsed()));
         Ok(counts)
     }
 }
 
-fn seconds(since: Instant) -> String {
-    format!("{:.1} s", since.elapsed().as_secs_f32())
+/// Shows how a command ended, and counts what passed.
+fn tell(
+    command: &Command,
+    output: &Output,
+    took: Duration,
+    shown: Option<&str>,
+    log: &Path,
+) -> Counts {
+    let result = Counts::of(output);
+    let verdict = if result.failed == 0 { "ok" } else { "FAILED" };
+    println!("  {verdict:7}{:>6}  {}", seconds(took), describe(command));
+    if result.failed > 0 {
+        output.telling().for_each(|line| println!("{line}"));
+        println!("  {}; all of it is in {}", output.ending(), log.display());
+    } else if let Some(prefix) = shown {
+        let shown = output.lines.iter().filter(|line| line.contains(prefix));
+        shown.for_each(|line| println!("         {line}"));
+    }
+    result
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f32())
 }
