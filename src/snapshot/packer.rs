@@ -15,6 +15,10 @@ use super::format::{self, End, FrameHead, Header, MAX_DATA, MAX_RUNS, Run};
 use super::info::Kind;
 use super::layout::Layout;
 
+/// The disk begins with so many bytes at once: enough for it to be busy with while the next are
+/// packed. With 1 MiB or 32 MiB it took a third longer on the machine where this was measured.
+const BEGIN: u64 = 8 << 20;
+
 /// What is in the frames that it has written so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Totals {
@@ -70,6 +74,7 @@ impl Packer {
             sink: Sink {
                 output,
                 bytes: 0,
+                begun: 0,
                 broken: false,
             },
             runs: Vec::with_capacity(MAX_RUNS),
@@ -236,6 +241,8 @@ struct Sink {
     output: Box<dyn Output>,
     /// How many it has.
     bytes: u64,
+    /// How many of them the disk was told to begin with.
+    begun: u64,
     /// A write failed half-way: nothing can follow it.
     broken: bool,
 }
@@ -248,6 +255,10 @@ impl Sink {
         self.output.write_all(bytes)?;
         self.broken = false;
         self.bytes += bytes.len() as u64;
+        if self.bytes - self.begun >= BEGIN {
+            self.output.begin_sync(self.begun, self.bytes);
+            self.begun = self.bytes;
+        }
         Ok(())
     }
 }
