@@ -6,10 +6,15 @@
 //! while they go on; at the end the base and the diffs are restored and compared with the memory,
 //! byte for byte. The exit code is 1 where they differ.
 //!
+//! With `--features uffd,kvm` and `-- --guest kvm` the vCPUs of a KVM guest write, in place of threads;
+//! userfaultfd tracks them, or KVM's own dirty log or ring (`--source`).
+//!
 //! `… -- --help` has the options, and what can be done with the files: `info`, `verify`, `restore`,
 //! `merge`.
 
 mod files;
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+mod guest;
 mod memory;
 mod run;
 mod screen;

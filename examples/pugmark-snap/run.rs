@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use pugmark::WriteTracker;
 use pugmark::host::std::Clock;
-use pugmark::host::uffd::{Mapping, UffdHandler, UffdLog, UffdProtection};
+use pugmark::host::uffd::{Access, Mapping, UffdHandler, UffdLog, UffdProtection};
 use pugmark::snapshot::{Chain, Written};
 use pugmark::{BoxedRegion, DirtyRun, HarvestError, PageGeometry, StepDown, WriteProtect};
 
 use crate::files;
 use crate::memory::Memory;
 use crate::screen::{HeatMap, Screen};
-use crate::workload::Workload;
+use crate::workload::{Stores, Workload, Writer};
 
 type Tracker<P> = WriteTracker<P, Vec<BoxedRegion>>;
 
 /// Where the memory is, for the tracker and in the files.
-const IPA: u64 = 0x4000_0000;
+pub const IPA: u64 = 0x4000_0000;
 /// Rounds of copying before the threads are stopped, and when there is little enough left.
 const ROUNDS: usize = 4;
 const LITTLE: usize = 256;
@@ -32,9 +32,12 @@ pub struct Options {
     /// Memory, in MiB
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
     size: u64,
-    /// Threads that write
+    /// Who writes
+    #[arg(long, value_enum, default_value_t = Guest::None)]
+    guest: Guest,
+    /// Threads that write, or vCPUs
     #[arg(long, default_value_t = 2)]
-    threads: u64,
+    pub threads: u64,
     /// Writes a second, of each thread
     #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..))]
     writes: u64,
@@ -49,14 +52,22 @@ pub struct Options {
     grain: Grain,
     /// How writes are found
     #[arg(long, value_enum, default_value_t = Source::Faults)]
-    source: Source,
+    pub source: Source,
     /// Where the files go, to stay there; unless given, a temporary folder
     #[arg(long)]
     folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Grain {
+enum Guest {
+    /// Threads of this process
+    None,
+    /// The vCPUs of a KVM guest (feature `kvm`, x86-64)
+    Kvm,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Grain {
     /// A page
     Page,
     /// A block of 2 MiB
@@ -66,24 +77,54 @@ enum Grain {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Source {
+pub enum Source {
     /// userfaultfd, with a handler thread that decides what each fault opens
     Faults,
     /// The kernel's own log, page by page, without faults (Linux 6.7)
     Log,
+    /// KVM's dirty log, of its guest
+    KvmLog,
+    /// KVM's dirty ring, of its guest (Linux 5.11)
+    KvmRing,
 }
 
 pub fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let memory = Memory::new(options.size << 20);
+    match options.guest {
+        Guest::None => {
+            let threads = (0..options.threads).map(|_| &memory).collect();
+            let what = format!("{} threads", options.threads);
+            with_userfaultfd(options, &what, &memory, threads)
+        }
+        #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+        Guest::Kvm => crate::guest::run(options, &memory),
+        #[cfg(not(all(feature = "kvm", target_arch = "x86_64")))]
+        Guest::Kvm => Err("this was built without a guest: it takes x86-64 and \
+             `cargo run --release --example pugmark-snap --features uffd,kvm -- --guest kvm`"
+            .into()),
+    }
+}
+
+/// Tracks by userfaultfd what `writers` do to the memory.
+pub fn with_userfaultfd<S: Stores>(
+    options: &Options,
+    what: &str,
+    memory: &Memory,
+    writers: Vec<S>,
+) -> Result<bool, Box<dyn Error>> {
     let mapping = Mapping::new(IPA, memory.as_ptr(), memory.len());
     match options.source {
         Source::Faults => {
-            let protection = UffdProtection::new([mapping])?;
-            let how = format!("userfaultfd, {:?}", protection.access());
-            let regions = vec![region(options.grain, protection.geometry(), &memory)?];
+            let protection = match options.guest {
+                Guest::None => UffdProtection::new([mapping])?,
+                // A vCPU's writes are the kernel's.
+                Guest::Kvm => UffdProtection::with_access([mapping], Access::Full)?,
+            };
+            let how = format!("{what}; userfaultfd, {:?}", protection.access());
+            let regions = vec![region(options.grain, protection.geometry(), memory)?];
             let tracker = Arc::new(WriteTracker::new(protection, regions)?);
             let handler = UffdHandler::spawn(Arc::clone(&tracker))?;
-            let same = watch(options, &how, &memory, &tracker)?;
+            let same = watch(options, &how, memory, &tracker, writers)?;
             let end = handler.stop();
             println!("{} faults", tracker.counters().faults);
             match end.last_error {
@@ -93,14 +134,18 @@ pub fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         }
         Source::Log => {
             let log = UffdLog::new([mapping])?;
-            let how = format!("the kernel's log, {:?}", log.access());
-            let regions = vec![region(Grain::Page, log.geometry(), &memory)?];
-            watch(options, &how, &memory, &WriteTracker::new(log, regions)?)
+            let how = format!("{what}; the kernel's log, {:?}", log.access());
+            let regions = vec![region(Grain::Page, log.geometry(), memory)?];
+            let tracker = WriteTracker::new(log, regions)?;
+            watch(options, &how, memory, &tracker, writers)
+        }
+        Source::KvmLog | Source::KvmRing => {
+            Err("KVM logs what its guest writes, and nothing else: `--guest kvm`".into())
         }
     }
 }
 
-fn region(
+pub fn region(
     grain: Grain,
     geometry: PageGeometry,
     memory: &Memory,
@@ -123,12 +168,13 @@ fn region(
     Ok(region.with_step_down(step_down))
 }
 
-/// Runs the threads beside the snapshots. Whether what they restore to is the memory.
-fn watch<P>(
+/// Runs `writers` beside the snapshots. Whether what they restore to is the memory.
+pub fn watch<P, S: Stores>(
     options: &Options,
     how: &str,
     memory: &Memory,
     tracker: &Tracker<P>,
+    writers: Vec<S>,
 ) -> Result<bool, Box<dyn Error>>
 where
     P: WriteProtect + Sync,
@@ -138,9 +184,8 @@ where
         std::env::temp_dir().join(format!("pugmark-snap-{}", std::process::id()))
     });
     println!(
-        "{} MiB, {} threads, {} writes a second each; {how}; files in {}",
+        "{} MiB; {} writes a second each of {how}; files in {}",
         options.size,
-        options.threads,
         options.writes,
         folder.display(),
     );
@@ -159,9 +204,11 @@ where
         clock: Clock::new(),
     };
     let done = thread::scope(|scope| {
-        for thread in 0..options.threads {
+        for (thread, writer) in (0..).zip(writers) {
             let workload = &workload;
-            scope.spawn(move || workload.run(memory, page as usize, thread, options.writes));
+            let choose = Writer::new(memory, page as usize, thread);
+            let full = || tracker.collect_log().expect("the log tells");
+            scope.spawn(move || workload.run(writer, &full, choose, options.writes));
         }
         let done = session.snapshots(options);
         workload.end();

@@ -7,9 +7,27 @@ use std::time::{Duration, Instant};
 use crate::memory::Memory;
 
 /// Writes between two looks at the gate and at the clock.
-const BURST: u64 = 32;
+pub const BURST: usize = 32;
 /// How long a thread writes in one way before it goes on to the next.
 const MOOD: Duration = Duration::from_secs(3);
+
+/// Who writes: a thread of this process, or a vCPU.
+pub trait Stores: Send {
+    /// Stores each value at its word of the memory; the longest that one store, or all of them, took.
+    /// `full` makes room in a log that is full.
+    fn store(&mut self, words: &[(usize, u64)], full: &dyn Fn()) -> Duration;
+}
+
+impl Stores for &Memory {
+    fn store(&mut self, words: &[(usize, u64)], _: &dyn Fn()) -> Duration {
+        let each = words.iter().map(|&(word, value)| {
+            let began = Instant::now();
+            Memory::store(self, word, value);
+            began.elapsed()
+        });
+        each.max().unwrap_or_default()
+    }
+}
 
 #[derive(Default)]
 pub struct Workload {
@@ -30,24 +48,20 @@ struct Gate {
 
 impl Workload {
     /// One thread: `rate` writes a second, each of one word of a page.
-    pub fn run(&self, memory: &Memory, page: usize, thread: u64, rate: u64) {
+    pub fn run(&self, mut stores: impl Stores, full: &dyn Fn(), mut choose: Writer, rate: u64) {
         self.lock().running += 1;
         let _leaves = Leaves(self);
         let start = Instant::now();
-        let mut writer = Writer::new(memory, page, thread);
         let mut written = 0;
         loop {
             if self.closed.load(Relaxed) && !self.wait_at_gate() {
                 return;
             }
-            for _ in 0..BURST {
-                let began = Instant::now();
-                writer.write(start.elapsed());
-                let took = began.elapsed().as_nanos() as u64;
-                self.longest_write.fetch_max(took, Relaxed);
-            }
+            let burst: [_; BURST] = std::array::from_fn(|_| choose.next_write(start.elapsed()));
+            let longest = stores.store(&burst, full).as_nanos() as u64;
+            self.longest_write.fetch_max(longest, Relaxed);
             written += BURST;
-            self.writes.fetch_add(BURST, Relaxed);
+            self.writes.fetch_add(BURST as u64, Relaxed);
             self.rest(start + Duration::from_secs_f64(written as f64 / rate as f64));
         }
     }
@@ -131,19 +145,17 @@ impl Drop for Leaves<'_> {
 }
 
 /// Which page is written next: in turn a small hot set, a sweep, and anywhere.
-struct Writer<'a> {
-    memory: &'a Memory,
+pub struct Writer {
     page: usize,
     pages: u64,
     random: u64,
     swept: u64,
 }
 
-impl<'a> Writer<'a> {
-    fn new(memory: &'a Memory, page: usize, thread: u64) -> Self {
+impl Writer {
+    pub fn new(memory: &Memory, page: usize, thread: u64) -> Self {
         let pages = (memory.len() / page) as u64;
         Self {
-            memory,
             page,
             pages,
             random: (thread + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -151,7 +163,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn write(&mut self, elapsed: Duration) {
+    /// The word, and its new value.
+    fn next_write(&mut self, elapsed: Duration) -> (usize, u64) {
         let random = self.next();
         let mood = elapsed.as_secs() / MOOD.as_secs();
         let page = match mood % 3 {
@@ -166,7 +179,7 @@ impl<'a> Writer<'a> {
             _ => random,
         } % self.pages;
         let word = page as usize * self.page / 8 + (random >> 40) as usize % (self.page / 8);
-        self.memory.store(word, random);
+        (word, random)
     }
 
     /// xorshift64*, as good as a workload needs.
