@@ -1,7 +1,7 @@
 //! Memory that is mapped for a test.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::ptr;
+use std::{io, ptr};
 
 pub const PAGE: usize = 4096;
 
@@ -55,13 +55,19 @@ impl Memory {
     }
 
     pub fn map(len: usize, protection: i32, flags: i32, fd: i32) -> Self {
+        Self::try_map(len, protection, flags, fd).expect("there is room")
+    }
+
+    pub fn try_map(len: usize, protection: i32, flags: i32, fd: i32) -> io::Result<Self> {
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) };
-        assert_ne!(start, libc::MAP_FAILED);
-        Self {
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
             start: start.cast(),
             len,
-        }
+        })
     }
 
     pub fn start(&self) -> *const u8 {

@@ -5,6 +5,7 @@ mod bad_input;
 mod conform;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod huge;
 #[path = "../linux/limits.rs"]
 mod limits;
 mod log;

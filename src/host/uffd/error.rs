@@ -67,7 +67,7 @@ pub enum Unfit {
     Overflow,
     /// It overlaps another one, in the guest or in this process.
     Overlap,
-    /// Nothing is mapped there, or a file is.
+    /// Nothing is mapped there, or a file is, or it begins or ends within a page of hugetlbfs.
     NotMemory,
     /// Another userfaultfd has it.
     Taken,
@@ -148,8 +148,9 @@ impl fmt::Display for Unfit {
             Self::Overflow => f.write_str("ends past the address space"),
             Self::Overlap => f.write_str("overlaps another one"),
             Self::NotMemory => f.write_str(
-                "is not mapped as a whole, or is mapped from a file: only anonymous memory, shared \
-                 memory (memfd, tmpfs) and hugetlbfs can be protected",
+                "is not mapped as a whole, or is mapped from a file, or begins or ends within a huge page: \
+                 only anonymous memory, shared memory (memfd, tmpfs) and whole pages of hugetlbfs can be \
+                 protected",
             ),
             Self::Taken => f.write_str(
                 "is registered with another userfaultfd: unregister it there, or drop its tracker",
@@ -187,6 +188,13 @@ pub enum ProtectError {
         /// The address after its last.
         end: u64,
     },
+    /// Part of a page of hugetlbfs was to be protected or opened.
+    PartOfHugePage {
+        /// The first address in this process of that part.
+        start: u64,
+        /// The address after its last.
+        end: u64,
+    },
     /// A system call failed in a way that is not expected of it.
     Call {
         /// First address in this process of what it was for.
@@ -218,6 +226,12 @@ impl fmt::Display for ProtectError {
                 f,
                 "{start:#x}..{end:#x} of this process is not what was registered: it was unmapped, \
                  moved or mapped anew; make a new tracker over the mappings that there are"
+            ),
+            Self::PartOfHugePage { start, end } => write!(
+                f,
+                "{start:#x}..{end:#x} of this process is a part of a huge page, which can be protected \
+                 as a whole alone: take the regions that the protection makes itself, or give them its \
+                 geometry"
             ),
             Self::Call { start, end, errno } => {
                 write!(f, "{start:#x}..{end:#x} of this process: {}", Os(*errno))

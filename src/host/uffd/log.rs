@@ -59,7 +59,8 @@ impl UffdLog {
         self.memory.uffd().access
     }
 
-    /// The host's page, in blocks of 2 MiB; where the page is larger, a block is a page.
+    /// The host's page, or the largest of a mapping in hugetlbfs, in blocks of 2 MiB; where the page is
+    /// larger, a block is a page.
     pub fn geometry(&self) -> PageGeometry {
         self.memory.geometry()
     }
@@ -69,7 +70,7 @@ impl UffdLog {
         self.memory.mappings().all()
     }
 
-    /// A region for each mapping, for a [`WriteTracker`](crate::WriteTracker).
+    /// A region for each mapping, in pages of its own, for a [`WriteTracker`](crate::WriteTracker).
     ///
     /// # Errors
     ///

@@ -20,8 +20,9 @@ const BLOCK: u64 = 2 << 20;
 pub(super) struct Registered {
     uffd: Uffd,
     mappings: Mappings,
-    /// How many of the mappings are registered: all, once made.
-    registered: usize,
+    /// Bytes in a page of each mapping that is registered, which are all once made: the kernel's own,
+    /// or more in hugetlbfs.
+    page_sizes: Vec<u64>,
     page_size: u64,
     /// The process that is tracked. A child that it forks inherits the descriptor, which keeps
     /// acting on the memory of the parent.
@@ -58,16 +59,28 @@ impl Registered {
         let mut this = Self {
             uffd,
             mappings,
-            registered: 0,
+            page_sizes: Vec::new(),
             page_size,
             process: std::process::id(),
         };
-        while let Some(mapping) = this.mappings.all().get(this.registered) {
+        while let Some(mapping) = this.mappings.all().get(this.page_sizes.len()) {
             let registered = this.uffd.register(&mapping.hosts());
             registered.map_err(|error| this.unfit(mapping, error))?;
-            this.registered += 1;
+            this.page_sizes.push(this.page_of(mapping));
         }
         Ok(this)
+    }
+
+    /// Bytes in a page of `mapping`, which was just registered and so is open all over: hugetlbfs alone
+    /// refuses to open a part of a page.
+    fn page_of(&self, mapping: &Mapping) -> u64 {
+        let Range { start, end } = mapping.hosts();
+        let mut page = self.page_size;
+        while page < end - start && self.uffd.set(&(start..start + page), true) == Err(Errno::INVAL)
+        {
+            page *= 2;
+        }
+        page
     }
 
     fn unfit(&self, mapping: &Mapping, error: Errno) -> OpenError {
@@ -105,19 +118,18 @@ impl Registered {
 
     /// See [`UffdProtection::geometry`](super::UffdProtection::geometry).
     pub fn geometry(&self) -> PageGeometry {
-        let page = self.page_size;
-        // Both are powers of two.
-        PageGeometry::new(page, BLOCK.max(page)).unwrap_or(PageGeometry::X86_64)
+        let largest = self.page_sizes.iter().copied().max();
+        geometry_of(largest.unwrap_or(self.page_size))
     }
 
     /// A region for each mapping.
     pub fn regions(&self) -> Result<Vec<BoxedRegion>, RegionError> {
-        let geometry = self.geometry();
-        let region = |mapping: &Mapping| {
+        let region = |(mapping, page): (&Mapping, &u64)| {
             let Range { start, end } = mapping.ipas();
-            BoxedRegion::boxed(start, end - start, geometry)
+            BoxedRegion::boxed(start, end - start, geometry_of(*page))
         };
-        self.mappings.all().iter().map(region).collect()
+        let mappings = self.mappings.all().iter();
+        mappings.zip(&self.page_sizes).map(region).collect()
     }
 
     pub const fn has(&self, feature: KernelFeature) -> bool {
@@ -158,12 +170,19 @@ impl Registered {
     }
 }
 
+fn geometry_of(page: u64) -> PageGeometry {
+    // Both are powers of two.
+    PageGeometry::new(page, BLOCK.max(page)).unwrap_or(PageGeometry::X86_64)
+}
+
 /// What a failed call on `hosts` means.
 pub(super) fn failed(hosts: &Range<u64>, error: Errno) -> ProtectError {
     let Range { start, end } = *hosts;
     match error {
         // NOENT and NOMEM: not registered, or nothing there. PERM: the same, of the scan.
         Errno::NOENT | Errno::NOMEM | Errno::PERM => ProtectError::Gone { start, end },
+        // The kernel's own pages are whole, see `Mappings::new`.
+        Errno::INVAL => ProtectError::PartOfHugePage { start, end },
         error => ProtectError::Call {
             start,
             end,
@@ -178,7 +197,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         if self.is_ours() {
             // Those alone: before Linux 6.17 anyone's memory can be unregistered.
-            for mapping in &self.mappings.all()[..self.registered] {
+            for mapping in self.mappings.all().iter().take(self.page_sizes.len()) {
                 // An error says that it is gone.
                 let _ = self.uffd.unregister(&mapping.hosts());
             }
