@@ -80,6 +80,22 @@ fn logged_by_the_kernel() {
     rounds(&memory, &tracker);
 }
 
+/// Protected by somebody, and in no region: the handler opens the page, and the write goes on.
+#[test]
+fn in_no_region() {
+    let Some(memory) = memory() else { return };
+    let mapping = Mapping::new(IPA, memory.start(), memory.len);
+    let protection = UffdProtection::new([mapping]).expect("hugetlbfs");
+    let region = BoxedRegion::boxed(IPA, HUGE as u64, protection.geometry());
+    let region = region.expect("a page");
+    let tracker = Arc::new(WriteTracker::new(protection, vec![region]).expect("one region"));
+    let handler = UffdHandler::spawn(Arc::clone(&tracker)).expect("the first one");
+    let third = IPA + 2 * HUGE as u64..IPA + 3 * HUGE as u64;
+    tracker.protection().protect(third).expect("a page");
+    memory.store(2 * HUGE / 4096 + 9, 1);
+    assert_eq!(handler.stop().faults, 1);
+}
+
 /// Whoever makes regions of small pages is told.
 #[test]
 fn in_parts() {

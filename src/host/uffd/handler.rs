@@ -1,7 +1,6 @@
 //! [`UffdHandler`]: the thread that answers the write faults.
 
 use core::fmt;
-use core::ops::Range;
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -78,19 +77,12 @@ fn read(protection: &UffdProtection, each: impl FnMut(u64)) -> Result<usize, Ser
 
 fn retry(protection: &UffdProtection, ipa: u64) {
     let memory = protection.memory();
-    let page = page_of(protection, ipa);
+    let page = protection.memory().page_around(ipa);
     let _ = memory.mappings().each_host_range(&page, |hosts| {
         // It fails where nothing is registered, so nobody waits.
         let _ = memory.uffd().wake(&hosts);
         Ok(())
     });
-}
-
-/// The page around `ipa`.
-fn page_of(protection: &UffdProtection, ipa: u64) -> Range<u64> {
-    let page_size = protection.memory().page_size();
-    let page = ipa & !(page_size - 1);
-    page..page + page_size
 }
 
 /// Why the faults are not served.
@@ -343,7 +335,7 @@ fn answer<R: RegionSet>(
     let error = match tracker.on_write_fault(ipa) {
         Ok(FaultOutcome::Granted { .. }) => return Ok(()),
         Ok(FaultOutcome::NotTracked) => {
-            let opened = protection.unprotect(page_of(protection, ipa));
+            let opened = protection.unprotect(protection.memory().page_around(ipa));
             debug_assert!(opened.is_ok(), "the fault was on a mapping");
             HandlerError::NotTracked { ipa }
         }

@@ -112,8 +112,16 @@ impl Registered {
         &self.mappings
     }
 
-    pub const fn page_size(&self) -> u64 {
-        self.page_size
+    /// The guest physical addresses of the page around `ipa`.
+    pub fn page_around(&self, ipa: u64) -> Range<u64> {
+        let mut mappings = self.mappings.all().iter().zip(&self.page_sizes);
+        let mapping = mappings.find(|(mapping, _)| mapping.ipas().contains(&ipa));
+        // A mapping begins with a page.
+        let (base, page) = mapping.map_or((0, self.page_size), |(mapping, page)| {
+            (mapping.ipas().start, *page)
+        });
+        let start = ipa - (ipa - base) % page;
+        start..start + page
     }
 
     /// See [`UffdProtection::geometry`](super::UffdProtection::geometry).
