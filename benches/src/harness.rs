@@ -36,6 +36,11 @@ impl Turn {
         Self { elapsed, units: 1 }
     }
 
+    /// All of it.
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
     fn nanoseconds(&self) -> f64 {
         self.elapsed.as_nanos() as f64 / self.units as f64
     }

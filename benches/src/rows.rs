@@ -4,6 +4,10 @@ mod descend;
 mod drain;
 mod mark;
 mod mark_range;
+mod rearm;
+mod rearm_stage2;
+#[cfg(target_os = "linux")]
+mod rearm_uffd;
 mod slot_hint;
 mod slot_read;
 mod slot_read_fast;
@@ -41,6 +45,24 @@ pub const ROWS: &[Row] = &[
     drain::SCATTERED,
     drain::RUNS,
     drain::ALL,
+    rearm::TRACE_UFFD,
+    rearm::TRACE_STAGE2,
+    rearm::TRACE_STAGE2_HELD,
+    rearm::TRACE_HVF,
+    rearm::TRACE_HVF_HELD,
+    rearm::RANDOM_1,
+    rearm::RANDOM_10,
+    rearm::RANDOM_50,
+    rearm_stage2::RANGE,
+    rearm_stage2::PAGE,
+    #[cfg(target_os = "linux")]
+    rearm_uffd::RANGE,
+    #[cfg(target_os = "linux")]
+    rearm_uffd::PAGE,
+    #[cfg(target_os = "linux")]
+    rearm_uffd::HARVEST_2,
+    #[cfg(target_os = "linux")]
+    rearm_uffd::HARVEST_20,
     slot_read::BYTES_64,
     slot_write::BYTES_64,
     slot_read_fast::KIB_4,

@@ -48,6 +48,16 @@ impl<P: WriteProtectMut> WriteProtect for Mutex<RefCell<P>> {
         edit(self, |editor| editor.protect_all(ranges))
     }
 
+    fn bridge(&self) -> usize {
+        let mut bridge = 0;
+        // Where the editor is borrowed, its `protect` is an error as well.
+        let _ = edit(self, |editor| {
+            bridge = editor.bridge();
+            Ok::<(), P::Error>(())
+        });
+        bridge
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         edit(self, |editor| editor.unprotect(range))
     }

@@ -17,6 +17,10 @@ impl<P: WriteProtectMut, R: RelaxStrategy> WriteProtect for Mutex<P, R> {
         self.lock().protect_all(ranges)
     }
 
+    fn bridge(&self) -> usize {
+        self.lock().bridge()
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         self.lock().unprotect(range)
     }

@@ -20,6 +20,10 @@ impl<P: WriteProtectMut> WriteProtect for Mutex<P> {
         lock(self).protect_all(ranges)
     }
 
+    fn bridge(&self) -> usize {
+        lock(self).bridge()
+    }
+
     fn unprotect(&self, range: Range<u64>) -> Result<(), Self::Error> {
         lock(self).unprotect(range)
     }

@@ -37,13 +37,6 @@ use crate::sync::{
     fence,
 };
 
-/// Clean pages between two dirty runs that a re-arm protects along, to make one call of two.
-///
-/// A clean page is protected already, so doing it again costs no fault, only the host's work for one
-/// more page: tens of nanoseconds in a table, against a microsecond or more for a call (6 µs on
-/// Hypervisor.framework for a small range, 1 µs for a whole one).
-const DEFAULT_BRIDGE: usize = 64;
-
 /// Faults on open pages of one block, beyond one for each of its pages, that are still no storm.
 ///
 /// Each vCPU may fault once on a page that another has just opened, and the host may mark any page
@@ -181,7 +174,8 @@ pub enum FaultOutcome {
 pub struct WriteTracker<P, R: RegionSet> {
     protection: P,
     regions: Claimed<R>,
-    bridge: usize,
+    /// What [`WriteProtect::bridge`] says, unless set.
+    bridge: Option<usize>,
     storm_limit: u32,
     /// Held while a harvest, an arm or a disarm is under way.
     exclusive: AtomicBool,
@@ -218,7 +212,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
         Ok(Self {
             protection,
             regions,
-            bridge: DEFAULT_BRIDGE,
+            bridge: None,
             storm_limit: DEFAULT_STORM_LIMIT,
             exclusive: AtomicBool::new(false),
             handlers_begun: AtomicUsize::new(0),
@@ -228,11 +222,11 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
     }
 
     /// Sets how many clean pages between two dirty runs a re-arm may protect along, so that one
-    /// call serves both; 64 unless set. More suits a host whose calls are dear and whose pages are
-    /// cheap. Protecting more than needed is always safe.
+    /// call serves both; what the host says ([`WriteProtect::bridge`]) unless set. More suits a host
+    /// whose calls are dear and whose pages are cheap. Protecting more than needed is always safe.
     #[must_use]
     pub fn with_bridge(mut self, pages: usize) -> Self {
-        self.bridge = pages;
+        self.bridge = Some(pages);
         self
     }
 

@@ -10,8 +10,8 @@ use crate::world::{BLOCK, Failure, HOST_ERROR, Moment, PAGE, Protect, World, fin
 const BASE: u64 = 0x4000_0000;
 const SECOND: u64 = 1 << 32;
 
-/// Runs that are more than one batch, which is 32.
-const RUNS: usize = if cfg!(miri) { 34 } else { 80 };
+/// Runs that are more than one batch, which is 64.
+const RUNS: usize = if cfg!(miri) { 66 } else { 80 };
 
 /// Two fine regions, bridging gaps up to `bridge` pages.
 fn world(bridge: usize) -> World {
@@ -165,7 +165,7 @@ fn write_many(world: &World) -> Vec<u64> {
 
 #[test]
 fn a_consumer_that_fails_at_any_run_loses_nothing() {
-    for refused in if cfg!(miri) { 33..34 } else { 0..RUNS + 3 } {
+    for refused in if cfg!(miri) { 65..66 } else { 0..RUNS + 3 } {
         let world = world(2);
         let written = write_many(&world);
         let mut accepted = Vec::new();
@@ -196,7 +196,7 @@ fn a_consumer_that_fails_at_any_run_loses_nothing() {
 
 #[test]
 fn a_consumer_that_unwinds_at_any_run_loses_nothing() {
-    for unwound in if cfg!(miri) { 33..34 } else { 0..RUNS + 3 } {
+    for unwound in if cfg!(miri) { 65..66 } else { 0..RUNS + 3 } {
         let world = world(2);
         let written = write_many(&world);
         let mut accepted = 0;

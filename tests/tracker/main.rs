@@ -8,6 +8,7 @@ mod faults;
 mod harvest;
 mod host_log;
 mod interleavings;
+mod rearm;
 mod regions;
 mod sequences;
 mod step_down;

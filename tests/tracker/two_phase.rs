@@ -176,17 +176,21 @@ fn a_protect_that_fails_at_any_call_puts_everything_back() {
 }
 
 #[test]
-fn more_runs_than_a_batch_come_whole_and_are_counted_once() {
-    let world = world();
-    // 32 runs, and a long one across what would be the end of a batch.
-    for page in 0..31 {
+fn more_ranges_than_the_host_is_given_at_once_come_whole_and_are_counted_once() {
+    let regions = [region(BASE, 9 * BLOCK), region(SECOND, 5 * BLOCK)];
+    let world = World::with(regions, |tracker| tracker.with_bridge(0));
+    world.arm();
+    // 32 ranges are given at once.
+    for page in 0..35 {
         world.write_as_vmm(BASE + 2 * page * PAGE..BASE + 2 * page * PAGE + 1);
     }
     world.write_as_vmm(SECOND..SECOND + 4 * BLOCK);
     let harvest = world.tracker.begin_harvest().unwrap();
     let runs: Vec<_> = harvest.runs().collect();
-    assert_eq!(runs.len(), 32);
-    assert_eq!(harvest.harvested().runs, 32);
+    assert_eq!(runs.len(), 36);
+    assert_eq!(harvest.harvested().runs, 36);
+    assert_eq!(harvest.harvested().rearm_calls, 36);
+    assert!(world.pages().all(|page| !world.host().is_writable(page)));
     let pages: Vec<_> = runs.into_iter().flat_map(pages_of).collect();
     assert_eq!(pages.len(), harvest.harvested().pages);
     harvest.commit();

@@ -6,6 +6,14 @@ use super::HvError;
 use super::ffi::{self, Permission};
 use crate::{PageGeometry, WriteProtect};
 
+/// Clean memory that a re-arm protects along, to make one call of two.
+///
+/// Other projects measured a call for a whole range at 0 to 1 µs, flat from 1 to 256 MiB, and one
+/// for 16 KiB at 6 µs (13 µs at the 99th percentile): on this host a call is dear and its size is
+/// not. What is bridged is protected already, so it costs no fault. 256 MiB is as far as was
+/// measured.
+const BRIDGED_BYTES: u64 = 256 << 20;
+
 /// The finest size that Hypervisor.framework can protect: the granule that the VM was made with.
 ///
 /// The framework refuses a range that is no multiple of it (`HV_BAD_ARGUMENT`).
@@ -96,6 +104,10 @@ impl WriteProtect for HvfProtection {
 
     fn protect(&self, range: Range<u64>) -> Result<(), HvError> {
         self.set(range, false)
+    }
+
+    fn bridge(&self) -> usize {
+        (BRIDGED_BYTES / self.page.size()) as usize
     }
 
     fn unprotect(&self, range: Range<u64>) -> Result<(), HvError> {

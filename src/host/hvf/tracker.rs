@@ -16,14 +16,6 @@ use crate::{
     StepDown, Untracked, WriteTracker,
 };
 
-/// Clean memory that a re-arm protects along, to make one call of two.
-///
-/// Other projects measured a call for a whole range at 0 to 1 µs, flat from 1 to 256 MiB, and one
-/// for 16 KiB at 6 µs (13 µs at the 99th percentile): on this host a call is dear and its size is
-/// not. What is bridged is protected already, so it costs no fault. 256 MiB is as far as was
-/// measured.
-const BRIDGED_BYTES: u64 = 256 << 20;
-
 type Tracker = WriteTracker<HvfProtection, Vec<BoxedRegion>>;
 
 /// Tracks which pages the guest of this process's VM wrote.
@@ -83,7 +75,7 @@ impl HvfTracker {
         let regions: Result<Vec<_>, _> = memory.into_iter().map(region).collect();
         let tracker = WriteTracker::new(protection, regions?)?;
         Ok(Self {
-            tracker: tracker.with_bridge((BRIDGED_BYTES / page_size) as usize),
+            tracker,
             pause: Pause::new(),
             clock: Clock::new(),
         })

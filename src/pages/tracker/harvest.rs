@@ -5,15 +5,22 @@ use core::fmt;
 use core::ops::Range;
 
 use super::{Exclusive, HarvestError, Harvested, RegionSet, WriteTracker};
-use crate::bitmap::{DrainRuns, Run, Runs};
+use crate::bitmap::{DrainRuns, DrainWords, Run, Runs};
 use crate::pages::adaptive::BlockState;
 use crate::pages::protect::WriteProtect;
 use crate::pages::region::{DirtyRun, TrackedRegion};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Runs drained before they are protected and delivered together. They lie on the stack, 16 bytes
-/// each; only gaps between runs of one batch can be bridged.
-const BATCH: usize = 32;
+/// each.
+///
+/// A streaming harvest bridges gaps between runs of one batch only: a page that is protected long before
+/// it is copied is written, and copied, twice. One that is held until a commit is copied later anyway,
+/// and all its gaps can be bridged.
+const BATCH: usize = 64;
+
+/// Ranges that the host is given at once, on the stack as well. Runs are more, as most are bridged.
+const RANGES: usize = 32;
 
 type Region<R> = TrackedRegion<<R as RegionSet>::Words, <R as RegionSet>::Blocks>;
 
@@ -113,13 +120,34 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
             committed: false,
             _exclusive: exclusive,
         };
-        let keep = |region: &Region<R>, run: Run| {
-            let held = region.held.mark_range(run.range());
-            debug_assert!(held.is_ok(), "both bitmaps have a bit a page");
-            Ok(())
-        };
-        self.take_all(keep, &mut harvest.harvested)?;
+        self.take_into_held(&mut harvest.harvested)?;
         Ok(harvest)
+    }
+
+    /// Drains every region into `held`, and protects what came out. If the host fails, it stays there.
+    fn take_into_held<C>(
+        &self,
+        harvested: &mut Harvested,
+    ) -> Result<(), HarvestError<P::Error, C>> {
+        self.begin_taking()?;
+        let bridge = self.bridge();
+        let Harvested {
+            runs,
+            pages,
+            rearm_calls,
+        } = harvested;
+        for region in self.regions.all() {
+            let held = region.held.view();
+            for (word, bits) in DrainWords::new(region.dirty.view()) {
+                held.mark_word(word, bits);
+            }
+            let taken = Runs::new(held.marked_words()).inspect(|run| {
+                *runs += 1;
+                *pages += run.len;
+            });
+            *rearm_calls += self.protect_pages(region, bridged(taken, bridge))?;
+        }
+        Ok(())
     }
 
     /// Marks what the host's own log says was written; see
@@ -153,16 +181,14 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         mut accept: impl FnMut(&Region<R>, Run) -> Result<(), HarvestError<P::Error, C>>,
         harvested: &mut Harvested,
     ) -> Result<(), HarvestError<P::Error, C>> {
-        self.tally.harvests.fetch_add(1, Relaxed);
-        self.collect_log().map_err(|error| {
-            let Range { start, end } = self.extent();
-            HarvestError::Host { start, end, error }
-        })?;
+        self.begin_taking()?;
+        let bridge = self.bridge();
         for region in self.regions.all() {
             let mut drain = DrainRuns::new(region.dirty.view());
             let mut batch = Batch::new(region, &self.tally.pages_restored);
             while batch.refill(&mut drain) {
-                self.protect_batch(&batch, harvested)?;
+                let ranges = bridged(batch.runs.iter().copied(), bridge);
+                harvested.rearm_calls += self.protect_pages(region, ranges)?;
                 while let Some(&run) = batch.runs.get(batch.accepted) {
                     accept(region, run)?;
                     batch.accepted += 1;
@@ -174,25 +200,56 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         Ok(())
     }
 
-    /// Protects the runs of `batch`, in as few ranges as the bridge allows, and all at once.
-    fn protect_batch<C>(
-        &self,
-        batch: &Batch<'_, R::Words, R::Blocks>,
-        harvested: &mut Harvested,
-    ) -> Result<(), HarvestError<P::Error, C>> {
-        let ranges = batch.ranges(self.bridge);
-        // Even if it fails: later faults are on pages that were protected meanwhile.
-        batch.region.record_harvest(&ranges);
-        harvested.rearm_calls += ranges.len();
-        self.tally.rearm_calls.fetch_add(ranges.len(), Relaxed);
-        self.protection
-            .protect_all(&ranges)
-            .map_err(|error| HarvestError::Host {
-                start: ranges.first().map_or(0, |first| first.start),
-                end: ranges.last().map_or(0, |last| last.end),
-                error,
-            })
+    /// What each harvest does first.
+    fn begin_taking<C>(&self) -> Result<(), HarvestError<P::Error, C>> {
+        self.tally.harvests.fetch_add(1, Relaxed);
+        self.collect_log().map_err(|error| {
+            let Range { start, end } = self.extent();
+            HarvestError::Host { start, end, error }
+        })
     }
+
+    fn bridge(&self) -> usize {
+        self.bridge.unwrap_or_else(|| self.protection.bridge())
+    }
+
+    /// Protects these pages of `region`, as many ranges at once as there is room for; how many they were.
+    fn protect_pages<C>(
+        &self,
+        region: &Region<R>,
+        pages: impl Iterator<Item = Range<usize>>,
+    ) -> Result<usize, HarvestError<P::Error, C>> {
+        let mut ranges = pages.map(|pages| region.addresses(pages));
+        let mut calls = 0;
+        loop {
+            let some: heapless::Vec<_, RANGES> = ranges.by_ref().take(RANGES).collect();
+            let (Some(first), Some(last)) = (some.first(), some.last()) else {
+                return Ok(calls);
+            };
+            // Even if it fails: later faults are on pages that were protected meanwhile.
+            region.record_harvest(&some);
+            calls += some.len();
+            self.tally.rearm_calls.fetch_add(some.len(), Relaxed);
+            let protected = self.protection.protect_all(&some);
+            protected.map_err(|error| HarvestError::Host {
+                start: first.start,
+                end: last.end,
+                error,
+            })?;
+        }
+    }
+}
+
+/// The runs, joined where the gap between two is at most `bridge` pages.
+fn bridged(runs: impl Iterator<Item = Run>, bridge: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut runs = runs.peekable();
+    core::iter::from_fn(move || {
+        let mut span = runs.next()?.range();
+        while let Some(next) = runs.next_if(|next| next.start - span.end <= bridge) {
+            span.end = next.end();
+        }
+        Some(span)
+    })
 }
 
 /// Runs that were drained. Dropped with any that are not accepted, it marks those again.
@@ -223,19 +280,6 @@ impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
             debug_assert!(pushed.is_ok(), "there was room");
         }
         !self.runs.is_empty()
-    }
-
-    /// The addresses of the runs, joined where the gap between two is at most `bridge` pages.
-    fn ranges(&self, bridge: usize) -> heapless::Vec<Range<u64>, BATCH> {
-        let mut runs = self.runs.iter().peekable();
-        core::iter::from_fn(|| {
-            let mut span = runs.next()?.range();
-            while let Some(next) = runs.next_if(|next| next.start - span.end <= bridge) {
-                span.end = next.end();
-            }
-            Some(self.region.addresses(span))
-        })
-        .collect()
     }
 }
 
