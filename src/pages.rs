@@ -6,7 +6,9 @@ mod protect;
 mod region;
 mod tracker;
 
-pub use adaptive::{AdaptiveController, BlockState, Granule, StepDown, StepDownScope};
+pub use adaptive::{
+    AdaptiveController, BlockState, CostError, CostModel, Granule, StepDown, StepDownScope,
+};
 pub use geometry::{GeometryError, PageGeometry};
 pub use protect::{WriteProtect, WriteProtectMut};
 #[cfg(feature = "alloc")]

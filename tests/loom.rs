@@ -22,7 +22,7 @@
 //! | 3 drain, then protect, then copy | `harvest::second_write` | `harvest::{protect_then_drain, copy_before_protect}` |
 //! | 3 where the host keeps the log: renew it, then tell | `host_log::full_log_beside_a_harvest` | `host_log::told_before_it_is_renewed` |
 //! | 3 at a checkpoint: clear, then protect, then copy | `checkpoint::arm_beside_a_write` | `checkpoint::{protect_then_clear, baseline_before_arm}` |
-//! | 4 one granule a fault | `granule::step_down_beside_faults` | `granule::loaded_twice` |
+//! | 4 one granule a fault | `granule::{step_down_beside_faults, credit_spent_beside_a_harvest, step_up_beside_faults, sample_beside_a_harvest}` | `granule::loaded_twice` |
 //! | 5 a step-down leaves no hole | `granule::step_down_beside_faults` | `granule::read_again_by_the_harvest` |
 //! | 6 a harvest is a transaction | `transaction::consumer_refuses` | `transaction::refusal_forgets_the_rest` |
 //! | 6 in two phases | `transaction::{dropped, committed}` | `transaction::dropped_without_restore` |

@@ -61,6 +61,13 @@ impl Clock {
     }
 }
 
+#[cfg(feature = "defmt")]
+impl defmt::Format for Clock {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Clock({} us)", self.now().as_micros() as u64);
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::new()

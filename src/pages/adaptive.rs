@@ -5,14 +5,17 @@
 //! page's fate: a granule that changes, at any moment, changes only the span of faults to come, and
 //! each fault grants and marks one and the same span.
 
+mod cost_model;
 mod step_down;
 
 use core::time::Duration;
 
+use cost_model::{BlockCosts, History, Seen};
+pub use cost_model::{CostError, CostModel};
 pub use step_down::{StepDown, StepDownScope};
 
 use crate::sync::{
-    AtomicU32,
+    AtomicBool, AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
@@ -26,22 +29,28 @@ pub enum Granule {
     Page,
 }
 
-/// What the controller keeps of one block: its granule and two counts, 8 bytes.
+/// What the controller keeps of one block: 12 bytes.
 ///
 /// All accesses are relaxed, loads and read-modify-writes alike: the counts are statistics, and a
 /// granule that is seen late opens a different span, which is marked all the same.
 #[derive(Debug)]
 pub struct BlockState {
-    /// Bit 31: the granule is [`Granule::Page`]. Below: faults since the window began.
+    /// A signed number, and its sign is the granule, so that a fault looks at one word.
+    ///
+    /// Not negative: coarse; the faults since the window or the epoch began. Negative: fine; as many
+    /// faults as it is below zero open a page each, and then it is coarse. [`FINE`] stays as it is.
     faults: AtomicU32,
     /// Faults on pages that were open already, since the block last made progress.
     repeats: AtomicU32,
+    /// The [`History`] of a [`CostModel`], which only harvests and checkpoints look at.
+    history: AtomicU32,
 }
 
-const PAGE_GRANULE: u32 = 1 << 31;
-/// The fault count stops here. The room up to bit 31 is for handlers that passed the check before
-/// any of them has counted: more than there can be CPUs.
-const MAX_FAULTS: u32 = 1 << 30;
+/// Fine until the next checkpoint, however many faults.
+const FINE: i32 = i32::MIN;
+/// The fault count stops here. The room above is for handlers that passed the check before any of
+/// them has counted: more than there can be CPUs.
+const MAX_FAULTS: i32 = 1 << 30;
 
 impl BlockState {
     /// A block at [`Granule::Block`] that has not faulted.
@@ -50,6 +59,7 @@ impl BlockState {
         Self {
             faults: AtomicU32::new(0),
             repeats: AtomicU32::new(0),
+            history: AtomicU32::new(0),
         }
     }
 
@@ -59,48 +69,82 @@ impl BlockState {
         Self {
             faults: AtomicU32::new(0),
             repeats: AtomicU32::new(0),
+            history: AtomicU32::new(0),
         }
     }
 
+    fn faults(&self) -> i32 {
+        self.faults.load(Relaxed) as i32
+    }
+
     fn granule(&self) -> Granule {
-        if self.faults.load(Relaxed) & PAGE_GRANULE == 0 {
-            Granule::Block
-        } else {
+        if self.faults() < 0 {
             Granule::Page
+        } else {
+            Granule::Block
         }
     }
 
     fn record_fault(&self) {
-        if self.faults.load(Relaxed) & !PAGE_GRANULE < MAX_FAULTS {
+        if (FINE + 1..MAX_FAULTS).contains(&self.faults()) {
             self.faults.fetch_add(1, Relaxed);
         }
     }
 
-    /// Ends the window: the faults that it saw, with the granule left as it is.
+    /// Ends the window of a [`StepDown`]: the faults that it saw. A fine block has none.
     fn take_faults(&self) -> u32 {
         // A block that saw none, as most did, is not written to.
-        if self.faults.load(Relaxed) & !PAGE_GRANULE == 0 {
+        if self.faults() <= 0 {
             return 0;
         }
-        self.faults.fetch_and(PAGE_GRANULE, Relaxed) & !PAGE_GRANULE
+        self.faults.swap(0, Relaxed)
     }
 
     /// `true` if it was coarse until now.
     fn step_down(&self) -> bool {
-        self.faults.fetch_or(PAGE_GRANULE, Relaxed) & PAGE_GRANULE == 0
+        self.faults.swap(FINE as u32, Relaxed) != FINE as u32
     }
 
-    fn reset(&self) {
-        self.faults.store(0, Relaxed);
+    fn history(&self) -> History {
+        History::from_bits(self.history.load(Relaxed))
+    }
+
+    /// An epoch begins, with what `history` makes of it.
+    fn begin_epoch(&self, history: History, costs: BlockCosts) {
+        self.history.store(history.to_bits(), Relaxed);
+        // A fault that counts at this moment is lost, or counts for the new epoch.
+        let faults = history.credit(costs).wrapping_neg();
+        self.faults.store(faults, Relaxed);
+    }
+
+    /// What the epoch that began with `credit` showed, if there was any fault in it.
+    fn seen(&self, credit: u32, pages: u64) -> Option<Seen> {
+        let faults = self.faults();
+        let counted = faults.wrapping_add_unsigned(credit);
+        match (faults, credit) {
+            _ if counted <= 0 => None,
+            (1.., 0) => Some(Seen::Coarse),
+            (1.., _) => Some(Seen::Spent),
+            _ => Some(Seen::Fine {
+                faults: counted.unsigned_abs(),
+                pages,
+            }),
+        }
+    }
+
+    fn reset(&self, history: History, costs: Option<BlockCosts>) {
         self.repeats.store(0, Relaxed);
+        match costs {
+            Some(costs) => self.begin_epoch(history, costs),
+            None => self.faults.store(0, Relaxed),
+        }
     }
 }
 
 #[cfg(feature = "defmt")]
 impl defmt::Format for BlockState {
     fn format(&self, f: defmt::Formatter<'_>) {
-        let faults = self.faults.load(Relaxed) & !PAGE_GRANULE;
-        defmt::write!(f, "BlockState({}, {} faults)", self.granule(), faults);
+        defmt::write!(f, "BlockState({}, {})", self.granule(), self.faults());
     }
 }
 
@@ -110,14 +154,35 @@ impl Default for BlockState {
     }
 }
 
-/// Decides each block's [`Granule`]. It starts coarse, and steps hot blocks down.
+/// What decides.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+enum Policy {
+    StepDown(StepDown),
+    CostModel(BlockCosts),
+}
+
+/// Decides each block's [`Granule`], by one of two rules.
+///
+/// | | [`StepDown`], the default | [`CostModel`] |
+/// | --- | --- | --- |
+/// | counts | faults in a window of time | faults and pages between two harvests |
+/// | needs | [`tick`](Self::tick), with the time | what a fault and a page cost |
+/// | a block begins | coarse | fine, on credit |
+/// | changes | once, to fine | at each harvest, and to coarse in the midst of an epoch |
+///
+/// Both keep 12 bytes a block, and cost a fault one load and one add.
 ///
 /// `B` holds the blocks' state: anything that is `AsRef<[BlockState]>`. Time comes in from outside,
 /// as a [`Duration`] since any fixed origin; the core reads no clock.
 #[derive(Debug)]
 pub struct AdaptiveController<B> {
     blocks: B,
-    step_down: StepDown,
+    policy: Policy,
+    /// The [`History`] that blocks begin with which nobody has written since the checkpoint.
+    newcomers: AtomicU32,
+    /// Whether that is coarse in the blocks, too.
+    newcomers_set_coarse: AtomicBool,
     /// When the window began, in ms since the caller's origin, modulo 2³²; 0 before the first tick.
     window_start: AtomicU32,
 }
@@ -128,7 +193,9 @@ impl<B> AdaptiveController<B> {
     pub const fn new(blocks: B) -> Self {
         Self {
             blocks,
-            step_down: StepDown::DEFAULT,
+            policy: Policy::StepDown(StepDown::DEFAULT),
+            newcomers: AtomicU32::new(0),
+            newcomers_set_coarse: AtomicBool::new(false),
             window_start: AtomicU32::new(0),
         }
     }
@@ -138,20 +205,26 @@ impl<B> AdaptiveController<B> {
     pub fn new(blocks: B) -> Self {
         Self {
             blocks,
-            step_down: StepDown::DEFAULT,
+            policy: Policy::StepDown(StepDown::DEFAULT),
+            newcomers: AtomicU32::new(0),
+            newcomers_set_coarse: AtomicBool::new(false),
             window_start: AtomicU32::new(0),
         }
     }
 
     pub(crate) const fn set_step_down(&mut self, step_down: StepDown) {
-        self.step_down = step_down;
+        self.policy = Policy::StepDown(step_down);
+    }
+
+    pub(crate) const fn set_cost_model(&mut self, model: CostModel, pages_per_block: u64) {
+        self.policy = Policy::CostModel(BlockCosts::new(model, pages_per_block));
     }
 }
 
 #[cfg(feature = "defmt")]
 impl<B> defmt::Format for AdaptiveController<B> {
     fn format(&self, f: defmt::Formatter<'_>) {
-        defmt::write!(f, "AdaptiveController({})", self.step_down);
+        defmt::write!(f, "AdaptiveController({})", self.policy);
     }
 }
 
@@ -190,8 +263,8 @@ impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
         }
     }
 
-    /// Closes the window if it is over at `now`, and steps down what was hot in it; how many
-    /// blocks that were.
+    /// Closes the window of a [`StepDown`] if it is over at `now`, and steps down what was hot in it;
+    /// how many blocks that were. A [`CostModel`] has none.
     ///
     /// Call it as often as is handy, such as after each harvest: inside a window it does nothing.
     /// The counts are normalised to the time that really passed, so a late tick does not invent a
@@ -199,6 +272,9 @@ impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
     ///
     /// The cost is one load a block. It is not for the fault path.
     pub fn tick(&self, now: Duration) -> usize {
+        let Policy::StepDown(rule) = self.policy else {
+            return 0;
+        };
         let now = now.as_millis() as u32;
         // Acquire, and release below: of two that tick at once, one closes the window, and the
         // next to close it sees the counts as this one left them.
@@ -206,7 +282,7 @@ impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
         let elapsed = now.wrapping_sub(start);
         // Half the range ago is ahead: another caller, or another core's clock, was a little later.
         let ahead = elapsed > u32::MAX / 2;
-        if start != 0 && (ahead || !self.step_down.is_over(elapsed)) {
+        if start != 0 && (ahead || !rule.is_over(elapsed)) {
             return 0;
         }
         let closed = self
@@ -222,15 +298,15 @@ impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
             });
             return 0;
         }
-        match self.step_down.scope {
+        match rule.scope {
             StepDownScope::Block => blocks
                 .iter()
-                .filter(|block| self.step_down.is_hot(block.take_faults().into(), elapsed))
+                .filter(|block| rule.is_hot(block.take_faults().into(), elapsed))
                 .filter(|block| block.step_down())
                 .count(),
             StepDownScope::Region => {
                 let faults = blocks.iter().map(|block| u64::from(block.take_faults()));
-                if !self.step_down.is_hot(faults.sum(), elapsed) {
+                if !rule.is_hot(faults.sum(), elapsed) {
                     return 0;
                 }
                 blocks.iter().filter(|block| block.step_down()).count()
@@ -238,9 +314,70 @@ impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
         }
     }
 
-    /// Back to coarse everywhere, with no window begun: at a clean checkpoint.
+    /// Whether it wants to know what harvests take.
+    pub(crate) const fn observes(&self) -> bool {
+        matches!(self.policy, Policy::CostModel(_))
+    }
+
+    /// A harvest has taken `pages` of `block`, all that it takes of it: the granule that the block
+    /// changes to for the epoch that begins, if it does.
+    pub(crate) fn observe(&self, block: usize, pages: u64) -> Option<Granule> {
+        let Policy::CostModel(costs) = self.policy else {
+            return None;
+        };
+        let block = self.block(block)?;
+        let before = block.history();
+        let credit = before.credit(costs);
+        let seen = block.seen(credit, pages)?;
+        if !before.is_known() && seen != Seen::Coarse {
+            let newcomers = History::from_bits(self.newcomers.load(Relaxed));
+            let newcomers = newcomers.after(seen, credit, costs);
+            self.newcomers.store(newcomers.to_bits(), Relaxed);
+        }
+        let after = before.after(seen, credit, costs);
+        block.begin_epoch(after, costs);
+        match (before.is_coarse(), after.is_coarse()) {
+            (true, false) => Some(Granule::Page),
+            (false, true) => Some(Granule::Block),
+            _ => None,
+        }
+    }
+
+    /// A harvest has taken all that it takes. If those that were first written lately are coarse now,
+    /// or no longer, so are all blocks that nobody has written yet: that is one load a block then.
+    pub(crate) fn end_harvest(&self) {
+        let Policy::CostModel(costs) = self.policy else {
+            return;
+        };
+        let coarse = History::from_bits(self.newcomers.load(Relaxed)).is_coarse();
+        if self.newcomers_set_coarse.swap(coarse, Relaxed) == coarse {
+            return;
+        }
+        let blocks = self.blocks.as_ref().iter().enumerate();
+        for (number, block) in blocks.filter(|(_, block)| !block.history().is_known()) {
+            block.begin_epoch(History::new(coarse && !is_sample(number)), costs);
+        }
+    }
+
+    /// As at a clean checkpoint: no window begun, and every block as it was at first: coarse with a
+    /// [`StepDown`], fine with a [`CostModel`].
     pub fn reset(&self) {
-        self.blocks.as_ref().iter().for_each(BlockState::reset);
+        let costs = match self.policy {
+            Policy::StepDown(_) => None,
+            Policy::CostModel(costs) => Some(costs),
+        };
+        let history = History::new(false);
+        self.newcomers.store(history.to_bits(), Relaxed);
+        self.newcomers_set_coarse.store(false, Relaxed);
+        for block in self.blocks.as_ref() {
+            block.reset(history, costs);
+        }
         self.window_start.store(0, Relaxed);
     }
+}
+
+/// One block in sixteen, whatever the stride at which a guest writes.
+fn is_sample(block: usize) -> bool {
+    // 2^32 divided by the golden ratio.
+    (block as u32).wrapping_mul(0x9e37_79b9) >> 28 == 0
 }

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use super::adaptive::{AdaptiveController, BlockState, Granule, StepDown};
+use super::adaptive::{AdaptiveController, BlockState, CostModel, Granule, StepDown};
 use super::geometry::PageGeometry;
 use crate::bitmap::{DirtyBitmap, MAX_BITS, Run, StorageTooSmall};
 use crate::sync::{
@@ -23,7 +23,7 @@ use crate::sync::{
 /// | | bytes |
 /// | --- | --- |
 /// | a page | ¼: a bit that is dirty, a bit that a two-phase harvest holds, and 1/512 of that for the summaries |
-/// | a block | 8 |
+/// | a block | 12 |
 pub struct TrackedRegion<W, B> {
     shape: Shape,
     pub(super) dirty: DirtyBitmap<W>,
@@ -225,6 +225,14 @@ impl<W, B> TrackedRegion<W, B> {
         self
     }
 
+    /// Sets what its blocks' granules follow: what a fault and a page cost, in place of [`StepDown`].
+    #[must_use]
+    pub const fn with_cost_model(mut self, model: CostModel) -> Self {
+        let pages_per_block = self.shape.geometry.pages_per_block();
+        self.controller.set_cost_model(model, pages_per_block);
+        self
+    }
+
     /// Guest physical address of its first byte.
     pub const fn base(&self) -> u64 {
         self.shape.base
@@ -403,6 +411,65 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
                 self.controller.record_progress(block);
             }
             next = last + 1;
+        }
+    }
+
+    /// For a harvest, before its first run: where the controller wants to know what it takes.
+    pub(super) fn begin_harvest(&self) -> Option<Observed<'_, W, B>> {
+        let observed = Observed {
+            region: self,
+            block: 0,
+            pages: 0,
+            steps: [0; 2],
+        };
+        self.controller.observes().then_some(observed)
+    }
+}
+
+/// What a harvest has taken of a region so far, block by block, for its controller.
+pub(super) struct Observed<'a, W, B> {
+    region: &'a TrackedRegion<W, B>,
+    block: usize,
+    /// Of `block`; zero before the first run.
+    pages: u64,
+    /// Blocks that stepped down, and up.
+    steps: [usize; 2],
+}
+
+impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Observed<'_, W, B> {
+    /// `run`, which comes after all before it, is drained and about to be protected again.
+    pub fn add(&mut self, run: Run) {
+        let region = self.region;
+        let Range { mut start, end } = run.range();
+        while start < end {
+            let address = region.address_of(start);
+            let block = region.block_of(address);
+            if block != self.block {
+                self.observe();
+                self.block = block;
+            }
+            let next = region.pages_of_block(address).end.min(end);
+            self.pages += (next - start) as u64;
+            start = next;
+        }
+    }
+
+    /// The harvest is over: how many blocks stepped down, and up.
+    pub fn end(mut self) -> [usize; 2] {
+        self.observe();
+        self.region.controller.end_harvest();
+        self.steps
+    }
+
+    fn observe(&mut self) {
+        let pages = core::mem::take(&mut self.pages);
+        if pages == 0 {
+            return;
+        }
+        match self.region.controller.observe(self.block, pages) {
+            Some(Granule::Page) => self.steps[0] += 1,
+            Some(Granule::Block) => self.steps[1] += 1,
+            None => {}
         }
     }
 }

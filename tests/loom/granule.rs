@@ -54,6 +54,41 @@ fn step_down_beside_faults() {
     holds(|| step_down_beside_writes(Library::new(2, 2)));
 }
 
+/// A block that `epochs` dense epochs have left with little credit, or none, is written by a vCPU.
+/// The harvest beside it takes what was opened by the page, or as a whole, and begins the next epoch
+/// in the midst of the faults.
+fn cost_model_beside_writes(epochs: usize) {
+    let (tracking, mut copy) = armed(Library::with_cost_model(2, 2));
+    for _ in 0..epochs {
+        write(&*tracking, 0);
+        write(&*tracking, 1);
+        copy.harvest(&*tracking);
+    }
+    let vcpu = vcpu(&tracking, &[0, 1]);
+    copy.harvest(&*tracking);
+    vcpu.join().unwrap();
+    copy.harvest(&*tracking);
+    copy.check(tracking.mmu());
+}
+
+#[test]
+fn credit_spent_beside_a_harvest() {
+    holds(|| cost_model_beside_writes(0));
+}
+
+#[test]
+fn step_up_beside_faults() {
+    holds(|| cost_model_beside_writes(1));
+}
+
+#[test]
+fn sample_beside_a_harvest() {
+    holds(|| {
+        // Spent twice, it is coarse for an epoch; then it is sampled.
+        cost_model_beside_writes(3);
+    });
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Load {
     /// Once a fault.

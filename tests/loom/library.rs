@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use pugmark::{
-    AtomicUsize, BlockState, DirtyRun, FaultError, Granule, HarvestError, PageGeometry, StepDown,
-    TrackedRegion, WriteTracker, blocks_for, pages_for, words_for,
+    AtomicUsize, BlockState, CostModel, DirtyRun, FaultError, Granule, HarvestError, PageGeometry,
+    StepDown, TrackedRegion, WriteTracker, blocks_for, pages_for, words_for,
 };
 
 use crate::mmu::{BASE, Failed, Mmu, PAGE, ipa, pages};
 use crate::scenario::Tracking;
 use crate::storage::Storage;
 
-pub type Regions = [TrackedRegion<Storage<AtomicUsize>, Storage<BlockState>>; 1];
+pub type Regions = [Region; 1];
+type Region = TrackedRegion<Storage<AtomicUsize>, Storage<BlockState>>;
 
 pub struct Library {
     pub tracker: WriteTracker<Mmu, Regions>,
@@ -33,8 +34,28 @@ impl Library {
         }
     }
 
+    /// The same; granules follow costs, and a page is far cheaper than a fault: the first fault in
+    /// an epoch opens a page, the second the block.
+    pub fn with_cost_model(pages: usize, per_block: usize) -> Self {
+        let [fault, page] = [98, 1].map(Duration::from_nanos);
+        let model = CostModel::new(fault, page).unwrap();
+        let region = Self::region(pages, per_block).with_cost_model(model);
+        Self {
+            tracker: WriteTracker::new(Mmu::new(pages), [region]).unwrap(),
+        }
+    }
+
     /// The same tracker over another host.
     pub fn over<P>(host: P, pages: usize, per_block: usize) -> WriteTracker<P, Regions> {
+        let region = Self::region(pages, per_block).with_step_down(StepDown {
+            threshold: 0,
+            window: Duration::from_millis(1),
+            ..StepDown::DEFAULT
+        });
+        WriteTracker::new(host, [region]).unwrap()
+    }
+
+    fn region(pages: usize, per_block: usize) -> Region {
         let geometry = PageGeometry::new(PAGE, PAGE * per_block as u64).unwrap();
         let size = PAGE * pages as u64;
         let words = || {
@@ -42,14 +63,7 @@ impl Library {
             Storage::new(words, || AtomicUsize::new(0))
         };
         let blocks = Storage::new(blocks_for(BASE, size, geometry), BlockState::new);
-        let region = TrackedRegion::with_storage(BASE, size, geometry, words(), words(), blocks)
-            .unwrap()
-            .with_step_down(StepDown {
-                threshold: 0,
-                window: Duration::from_millis(1),
-                ..StepDown::DEFAULT
-            });
-        WriteTracker::new(host, [region]).unwrap()
+        TrackedRegion::with_storage(BASE, size, geometry, words(), words(), blocks).unwrap()
     }
 
     /// As [`new`](Self::new); gaps of up to `bridge` pages are protected along.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checkpoint;
+mod cost_model;
 mod counters;
 mod extend;
 mod faults;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use pugmark::DirtyRun;
+use pugmark::{CostModel, DirtyRun};
 
 use crate::world::{
     BLOCK, Failure, Moment, PAGE, Protect, Unprotect, World, fine_region, guest_store, region,
@@ -17,11 +17,28 @@ const HIGH: u64 = 1 << 32;
 /// Pages in both regions together.
 const PAGES: usize = 31 + 18;
 
+/// What decides the granules.
+#[derive(Debug, Clone, Copy)]
+enum Policy {
+    /// Coarse in one region, and soon fine in the other.
+    StepDown,
+    /// So many ns a fault, for one a page.
+    CostModel(u64),
+}
+
 /// One region begins within a block, the other ends within a page.
-fn world(bridge: usize) -> World {
+fn world(bridge: usize, policy: Policy) -> World {
     let low = region(LOW + 5 * PAGE, 31 * PAGE);
     let high = fine_region(HIGH, 17 * PAGE + 9);
-    World::with([low, high], |tracker| tracker.with_bridge(bridge))
+    let regions = match policy {
+        Policy::StepDown => [low, high],
+        Policy::CostModel(fault) => {
+            let [fault, page] = [fault, 1].map(Duration::from_nanos);
+            let model = CostModel::new(fault, page).expect("both cost something");
+            [low, high].map(|region| region.with_cost_model(model))
+        }
+    };
+    World::with(regions, |tracker| tracker.with_bridge(bridge))
 }
 
 #[derive(Debug, Clone)]
@@ -192,9 +209,13 @@ proptest! {
     #[test]
     fn no_sequence_of_operations_and_failures_loses_a_page(
         bridge in prop::sample::select(&[0, 1, 3, 16][..]),
+        // With blocks of 8 pages, 4 break even for 1 ns a fault, and 1 for 1,000.
+        policy in prop::sample::select(
+            &[Policy::StepDown, Policy::CostModel(1), Policy::CostModel(1_000)][..]
+        ),
         ops in vec(any_op(), 1..if cfg!(miri) { 10 } else { 60 }),
     ) {
-        let world = world(bridge);
+        let world = world(bridge, policy);
         world.check();
         let mut now = 0;
         for op in &ops {

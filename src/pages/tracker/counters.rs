@@ -25,6 +25,9 @@ pub struct Counters {
     pub rearm_calls: usize,
     /// Blocks that stepped down from coarse to fine.
     pub step_downs: usize,
+    /// Blocks that stepped up from fine to coarse, with a [`CostModel`](crate::CostModel). Both are
+    /// counted at the end of a harvest that went through.
+    pub step_ups: usize,
 }
 
 /// The counters themselves. All accesses are relaxed: each is a sum that orders nothing.
@@ -38,6 +41,7 @@ pub(super) struct Tally {
     pub pages_restored: AtomicUsize,
     pub rearm_calls: AtomicUsize,
     pub step_downs: AtomicUsize,
+    pub step_ups: AtomicUsize,
 }
 
 impl Tally {
@@ -51,6 +55,17 @@ impl Tally {
             pages_restored: AtomicUsize::new(0),
             rearm_calls: AtomicUsize::new(0),
             step_downs: AtomicUsize::new(0),
+            step_ups: AtomicUsize::new(0),
+        }
+    }
+
+    /// What changed at a harvest, which is rarely anything.
+    pub(super) fn record_steps(&self, [downs, ups]: [usize; 2]) {
+        if downs != 0 {
+            self.step_downs.fetch_add(downs, Relaxed);
+        }
+        if ups != 0 {
+            self.step_ups.fetch_add(ups, Relaxed);
         }
     }
 
@@ -67,6 +82,7 @@ impl Tally {
             pages_restored: self.pages_restored.load(Relaxed),
             rearm_calls: self.rearm_calls.load(Relaxed),
             step_downs: self.step_downs.load(Relaxed),
+            step_ups: self.step_ups.load(Relaxed),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Exclusive, HarvestError, Harvested, RegionSet, WriteTracker};
 use crate::bitmap::{DrainRuns, DrainWords, Run, Runs};
 use crate::pages::adaptive::BlockState;
 use crate::pages::protect::WriteProtect;
-use crate::pages::region::{DirtyRun, TrackedRegion};
+use crate::pages::region::{DirtyRun, Observed, TrackedRegion};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Runs drained before they are protected and delivered together. They lie on the stack, 16 bytes
@@ -137,6 +137,7 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
             rearm_calls,
         } = harvested;
         for region in self.regions.all() {
+            let mut observed = region.begin_harvest();
             let held = region.held.view();
             for (word, bits) in DrainWords::new(region.dirty.view()) {
                 held.mark_word(word, bits);
@@ -144,10 +145,20 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
             let taken = Runs::new(held.marked_words()).inspect(|run| {
                 *runs += 1;
                 *pages += run.len;
+                if let Some(observed) = &mut observed {
+                    observed.add(*run);
+                }
             });
             *rearm_calls += self.protect_pages(region, bridged(taken, bridge))?;
+            self.end_observing(observed);
         }
         Ok(())
+    }
+
+    fn end_observing(&self, observed: Option<Observed<'_, R::Words, R::Blocks>>) {
+        if let Some(observed) = observed {
+            self.tally.record_steps(observed.end());
+        }
     }
 
     /// Marks what the host's own log says was written; see
@@ -185,8 +196,12 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         let bridge = self.bridge();
         for region in self.regions.all() {
             let mut drain = DrainRuns::new(region.dirty.view());
+            let mut observed = region.begin_harvest();
             let mut batch = Batch::new(region, &self.tally.pages_restored);
             while batch.refill(&mut drain) {
+                if let Some(observed) = &mut observed {
+                    batch.runs.iter().for_each(|&run| observed.add(run));
+                }
                 let ranges = bridged(batch.runs.iter().copied(), bridge);
                 harvested.rearm_calls += self.protect_pages(region, ranges)?;
                 while let Some(&run) = batch.runs.get(batch.accepted) {
@@ -196,6 +211,7 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                     harvested.pages += run.len;
                 }
             }
+            self.end_observing(observed);
         }
         Ok(())
     }
