@@ -1,5 +1,6 @@
 //! The rows, a file for each kind of work. A new row is a new file, and a line here.
 
+mod adaptive;
 mod descend;
 mod drain;
 mod mark;
@@ -95,6 +96,14 @@ pub const ROWS: &[Row] = &[
     snapshot_live::TOTAL,
     #[cfg(target_os = "linux")]
     snapshot_diff::WRITE,
+    adaptive::RECORDED_HVF_MEMORY,
+    adaptive::RECORDED_HVF_PACKED,
+    adaptive::RECORDED_UFFD_MEMORY,
+    adaptive::RECORDED_UFFD_PACKED,
+    adaptive::WORST_HVF_MEMORY,
+    adaptive::WORST_HVF_PACKED,
+    adaptive::WORST_UFFD_MEMORY,
+    adaptive::WORST_UFFD_PACKED,
 ];
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use pugmark::{
     WriteTracker,
 };
 
-use crate::traces::{Epoch, Record, Trace};
+use super::traces::{Epoch, Record, Trace};
 
 pub const BLOCK: u64 = 2 << 20;
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::replay::BLOCK;
-use crate::traces::{Epoch, Record, Trace};
+use super::replay::BLOCK;
+use super::traces::{Epoch, Record, Trace};
 
 /// A made-up guest.
 pub struct Workload {
