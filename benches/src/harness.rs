@@ -11,20 +11,25 @@
 
 mod clock;
 mod statistics;
+mod threads;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::report::{Other, Outcome};
+use crate::report::{Other, Outcome, Role};
 use crate::rows::Row;
 use statistics::{median, quartiles};
+pub use threads::together;
 
 /// Rounds, whatever the time: fewer have no quartiles to speak of.
 const ROUNDS_MIN: usize = 9;
+/// The same for each part of a picture, which shows no quartiles.
+const ROUNDS_OF_PART: usize = 3;
 /// Rounds to settle, whose times are thrown away.
 const WARM_UP: usize = 2;
 
 /// How long a turn took, and for how much work.
+#[derive(Clone, Copy)]
 pub struct Turn {
     elapsed: Duration,
     units: usize,
@@ -55,7 +60,6 @@ pub fn time<T>(units: usize, work: impl FnOnce() -> T) -> (Turn, T) {
 }
 
 /// The same by the clock on the wall, for work that waits: for another thread, or for a disk.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code))]
 pub fn time_waiting<T>(units: usize, work: impl FnOnce() -> T) -> (Turn, T) {
     let start = Instant::now();
     let result = black_box(work());
@@ -84,13 +88,6 @@ pub struct Contender<'a> {
     role: Role,
     goal: Option<f64>,
     turn: Box<dyn FnMut() -> Turn + 'a>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Limit,
-    Us,
-    Peer,
 }
 
 /// What cannot be beaten. `turn` prepares, measures, and checks that what was done is right.
@@ -163,6 +160,8 @@ pub struct Measured {
     limit: Option<Other>,
     peers: Vec<Other>,
     goals: Vec<String>,
+    /// Of each contender, in their order.
+    times: Vec<(Role, f64)>,
     skipped: Option<String>,
 }
 
@@ -175,6 +174,11 @@ impl Measured {
             ..Self::default()
         }
     }
+
+    /// The median of each contender, in nanoseconds, in their order.
+    pub fn times(&self) -> &[(Role, f64)] {
+        &self.times
+    }
 }
 
 impl Bench {
@@ -186,6 +190,15 @@ impl Bench {
         }
     }
 
+    /// A part of a picture, of `parts` that share its time. Fewer rounds will do.
+    pub fn part(&self, parts: usize) -> Self {
+        Self {
+            budget: self.budget / parts as u32,
+            rounds_min: ROUNDS_OF_PART.min(self.rounds_min),
+            warm_up: self.warm_up.min(1),
+        }
+    }
+
     /// Two turns of each, to see that it does its work: the second one finds what the first left.
     #[cfg(test)]
     pub fn check() -> Self {
@@ -194,6 +207,11 @@ impl Bench {
             rounds_min: 1,
             warm_up: 1,
         }
+    }
+
+    /// Whether nobody will look at the times: less work will do.
+    pub fn is_check(&self) -> bool {
+        self.rounds_min == 1
     }
 
     pub fn measure(&self, row: &Row) -> Outcome {
@@ -222,17 +240,18 @@ impl Bench {
     /// # Panics
     ///
     /// Where none of them is [`us`].
-    pub fn rounds<const N: usize>(&self, mut contenders: [Contender<'_>; N]) -> Measured {
-        let mut times = [const { Vec::new() }; N];
+    pub fn rounds<'a>(&self, contenders: impl Into<Vec<Contender<'a>>>) -> Measured {
+        let mut contenders = contenders.into();
+        let mut times = vec![Vec::new(); contenders.len()];
         let start = Instant::now();
         for round in 0.. {
             let kept = times[0].len();
             if start.elapsed() >= self.budget && kept >= self.rounds_min {
                 break;
             }
-            for position in 0..N {
+            for position in 0..contenders.len() {
                 // Who comes first finds other things in the caches.
-                let who = (round + position) % N;
+                let who = (round + position) % contenders.len();
                 let turn = (contenders[who].turn)();
                 if round >= self.warm_up {
                     times[who].push(turn.nanoseconds());
@@ -240,12 +259,15 @@ impl Bench {
             }
         }
 
-        let mut all = contenders.iter().zip(&times);
-        let us = all.find(|(contender, _)| contender.role == Role::Us);
+        let all = contenders.iter().zip(&times);
+        let us = all
+            .clone()
+            .find(|(contender, _)| contender.role == Role::Us);
         let (_, us) = us.expect("a row measures us");
         let compared = |role: Role| {
-            let all = contenders.iter().zip(&times);
-            let of_role = all.filter(move |(contender, _)| contender.role == role);
+            let of_role = all
+                .clone()
+                .filter(move |(contender, _)| contender.role == role);
             of_role.map(|(contender, theirs)| compare(contender, us, theirs))
         };
         Measured {
@@ -254,6 +276,9 @@ impl Bench {
             limit: compared(Role::Limit).next(),
             peers: compared(Role::Peer).collect(),
             goals: contenders.iter().filter_map(Contender::goal).collect(),
+            times: all
+                .map(|(contender, times)| (contender.role, median(times)))
+                .collect(),
             skipped: None,
         }
     }

@@ -31,6 +31,10 @@ impl Improved {
         }
     }
 
+    pub fn set_word(&self, number: usize, bits: u64) {
+        self.words[number].fetch_or(bits, SeqCst);
+    }
+
     /// Idea 2, "skip clean words": `get_and_reset` looks at a word, and writes to it only where it
     /// is dirty. It still makes a copy of all bits.
     pub fn get_and_reset(&self) -> Vec<u64> {

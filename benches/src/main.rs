@@ -7,6 +7,7 @@ mod harness;
 mod improved;
 #[cfg(target_os = "linux")]
 mod linux;
+mod pictures;
 mod prefetch;
 mod random;
 mod report;
@@ -18,6 +19,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use harness::Bench;
+use pictures::{PICTURES, Picture};
 use report::{BAD_INPUT, Event};
 use rows::{ROWS, Row};
 
@@ -26,49 +28,95 @@ use rows::{ROWS, Row};
 /// it.
 struct Args {
     /// How long the rows may take together, but for what each must
-    #[arg(long, value_name = "SECONDS", default_value_t = 270.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 360.0)]
     seconds: f32,
-    /// Only the rows whose names begin so, separated by commas
+    /// Only the rows and plots whose names begin so, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     only: Vec<String>,
-    /// Name the rows, and measure nothing
+    /// Name the rows and plots, and measure nothing
     #[arg(long)]
     list: bool,
 }
 
 /// More time for a row makes its medians no better.
 const LONGEST: Duration = Duration::from_secs(20);
+/// A picture has as much time as so many rows: it has more to measure.
+const ROWS_OF_A_PICTURE: u32 = 3;
+
+/// Something to be measured.
+#[derive(Clone, Copy)]
+enum Item {
+    Row(&'static Row),
+    Picture(&'static Picture),
+}
+
+impl Item {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Row(row) => row.name,
+            Self::Picture(picture) => picture.name,
+        }
+    }
+
+    fn work(self) -> &'static str {
+        match self {
+            Self::Row(row) => row.work,
+            Self::Picture(picture) => picture.work,
+        }
+    }
+
+    /// As how many rows it counts.
+    fn rows(self) -> u32 {
+        match self {
+            Self::Row(_) => 1,
+            Self::Picture(_) => ROWS_OF_A_PICTURE,
+        }
+    }
+
+    fn measure(self, each: Duration) -> Event {
+        let bench = Bench::new(each * self.rows());
+        match self {
+            Self::Row(row) => Event::Measured(Box::new(bench.measure(row))),
+            Self::Picture(picture) => Event::Plotted(Box::new((picture.measure)(&bench))),
+        }
+    }
+}
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let budget = Duration::try_from_secs_f32(args.seconds)?;
-    for name in &args.only {
-        if !ROWS.iter().any(|row| row.name.starts_with(name)) {
-            let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-            println!("no row `{name}`; the rows are {}", names.join(", "));
+    let pictures = PICTURES.iter().map(Item::Picture);
+    let mut items: Vec<Item> = ROWS.iter().map(Item::Row).chain(pictures).collect();
+    for start in &args.only {
+        if !items.iter().any(|item| item.name().starts_with(start)) {
+            let names: Vec<&str> = items.iter().map(|item| item.name()).collect();
+            println!("no row `{start}`; the rows are {}", names.join(", "));
             std::process::exit(BAD_INPUT);
         }
     }
-    let wanted = |row: &&Row| {
-        let mut only = args.only.iter();
-        args.only.is_empty() || only.any(|name| row.name.starts_with(name))
-    };
-    let rows: Vec<&Row> = ROWS.iter().filter(wanted).collect();
+    if !args.only.is_empty() {
+        let is_wanted = |item: &Item| {
+            let mut only = args.only.iter();
+            only.any(|start| item.name().starts_with(start))
+        };
+        items.retain(is_wanted);
+    }
     if args.list {
-        rows.iter()
-            .for_each(|row| println!("{:24} {}", row.name, row.work));
+        for item in items {
+            println!("{:24} {}", item.name(), item.work());
+        }
         return Ok(());
     }
-    let each = (budget / rows.len() as u32).min(LONGEST);
-    for (index, row) in rows.iter().enumerate() {
+    let rows: u32 = items.iter().map(|item| item.rows()).sum();
+    let each = (budget / rows).min(LONGEST);
+    for (index, item) in items.iter().enumerate() {
         say(&Event::Begun {
-            row: row.name.into(),
-            work: row.work.into(),
+            row: item.name().into(),
+            work: item.work().into(),
             number: index + 1,
-            of: rows.len(),
+            of: items.len(),
         })?;
-        let outcome = Bench::new(each).measure(row);
-        say(&Event::Measured(Box::new(outcome)))?;
+        say(&item.measure(each))?;
     }
     Ok(())
 }

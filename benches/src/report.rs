@@ -16,6 +16,7 @@ pub enum Event {
         of: usize,
     },
     Measured(Box<Outcome>),
+    Plotted(Box<Picture>),
 }
 
 /// What a row found. Times are medians, in nanoseconds a unit of work.
@@ -59,4 +60,51 @@ pub struct Other {
     /// Of a limit: at most this ratio. Of a peer: at least.
     pub goal: Option<f64>,
     pub met: Option<bool>,
+}
+
+/// The numbers that a picture is drawn from.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Picture {
+    pub name: String,
+    pub title: String,
+    /// What is along the picture.
+    pub x: Axis,
+    /// What the values are one of; they are medians, in nanoseconds.
+    pub unit: String,
+    pub curves: Vec<Curve>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Axis {
+    pub label: String,
+    pub scale: Scale,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// Of one; zero is among them.
+    Shares,
+    Bytes,
+    /// The numbers are those of names, from zero on.
+    Names(Vec<String>),
+}
+
+/// What one contender took.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Curve {
+    pub who: String,
+    /// With what, or for what, where there are several of one contender's.
+    pub how: String,
+    pub role: Role,
+    /// What is along the picture, and nanoseconds.
+    pub points: Vec<[f64; 2]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Limit,
+    Us,
+    Peer,
 }

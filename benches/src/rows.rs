@@ -2,8 +2,9 @@
 
 mod adaptive;
 mod descend;
-mod drain;
-mod mark;
+pub mod drain;
+pub mod mark;
+mod mark_live;
 mod mark_range;
 mod rearm;
 mod rearm_stage2;
@@ -42,6 +43,9 @@ pub const ROWS: &[Row] = &[
     mark::PAGE,
     mark::FIRST_PAGE,
     mark_range::PAGES_512,
+    mark_live::HZ_60,
+    mark_live::HZ_1000,
+    mark_live::ALWAYS,
     drain::NOTHING,
     drain::SCATTERED,
     drain::RUNS,

@@ -1,11 +1,12 @@
 //! `bench`: what pugmark costs, against the limit and against its peers.
 
+mod plot;
 #[path = "../../benches/src/report.rs"]
 mod report;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use crate::BadInput;
 use crate::process::{ask, capture, capture_with_progress};
 use crate::repo::Repo;
-use report::{BAD_INPUT, Event, Outcome};
+use report::{BAD_INPUT, Event, Outcome, Picture};
 
 const PACKAGE: &str = "pugmark-bench";
 
@@ -28,24 +29,30 @@ const PACKAGE: &str = "pugmark-bench";
 /// thread, so that what else runs on the machine does little harm. A goal that is missed is red, and
 /// no failure: times are not tests.
 ///
-/// Builds benches/ with the peers first. Takes about five minutes. The table is also written as
-/// Markdown, to target/bench.md.
+/// Plots are measured as well: what a drain takes for how much is dirty and for how much RAM there is,
+/// and what marks take that meet.
+///
+/// Builds benches/ with the peers first. Takes less than ten minutes. The table is also written as
+/// Markdown, to target/bench.md, and the plots as pictures beside it.
 pub struct Args {
     /// About a minute, and less exact
     #[arg(long)]
     quick: bool,
-    /// Only the rows whose names begin so, separated by commas
+    /// Only the rows and plots whose names begin so, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     only: Vec<String>,
-    /// Name the rows, and measure nothing
+    /// Name the rows and plots, and measure nothing
     #[arg(long)]
     list: bool,
     /// Write what was found here, for tools
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the table here, and not to target/bench.md
+    /// Write the table here, and the pictures beside it, and not to target/bench.md
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Write them to docs/bench.md, for others to read
+    #[arg(long, conflicts_with_all = ["markdown", "only"])]
+    publish: bool,
 }
 
 /// What `--json` writes.
@@ -56,6 +63,7 @@ struct Report {
     rust: String,
     quick: bool,
     rows: Vec<Outcome>,
+    pictures: Vec<Picture>,
 }
 
 pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
@@ -70,7 +78,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
     // Cargo puts what it builds with the profile `bench` where that of `release` is.
     let program = repo.target_dir.join("release").join(PACKAGE);
     let mut bench = std::process::Command::new(program);
-    bench.args(["--seconds", if args.quick { "45" } else { "270" }]);
+    bench.args(["--seconds", if args.quick { "30" } else { "360" }]);
     if !args.only.is_empty() {
         bench.arg("--only").arg(args.only.join(","));
     }
@@ -78,38 +86,56 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
         return Ok(bench.arg("--list").status()?.success());
     }
 
-    let rows = measure(&mut bench)?;
+    let (rows, pictures) = measure(&mut bench)?;
     let report = Report {
         date: ask("date", &["-u", "+%Y-%m-%d"]).map_or_else(String::new, trimmed),
         cpu: cpu(),
         rust: ask("rustc", &["--version"]).map_or_else(String::new, trimmed),
         quick: args.quick,
         rows,
+        pictures,
     };
     println!("\n{}", table::terminal(&report.rows));
-    println!("{}, {}, {}", report.date, report.cpu, report.rust);
+    println!("{}", table::measured(&report));
 
-    let default = repo.target_dir.join("bench.md");
-    let markdown = args.markdown.as_ref().unwrap_or(&default);
-    let write = |file: &PathBuf, text: String| {
-        fs::write(file, text).with_context(|| file.display().to_string())?;
+    let folder = if args.publish {
+        repo.root.join("docs")
+    } else {
+        repo.target_dir.clone()
+    };
+    let markdown = args
+        .markdown
+        .clone()
+        .unwrap_or_else(|| folder.join("bench.md"));
+    let write = |file: &Path, bytes: &[u8]| {
+        fs::write(file, bytes).with_context(|| file.display().to_string())?;
         println!("wrote {}", repo.shown(file));
         anyhow::Ok(())
     };
-    write(markdown, table::markdown(&report))?;
+    let mut files = Vec::new();
+    for picture in &report.pictures {
+        let name = picture.name.replacen("plot", "bench", 1) + ".png";
+        let png = plot::png(picture, &table::measured(&report))?;
+        write(&markdown.with_file_name(&name), &png)?;
+        files.push(name);
+    }
+    write(&markdown, table::markdown(&report, &files).as_bytes())?;
     if let Some(file) = &args.json {
-        write(file, serde_json::to_string_pretty(&report)? + "\n")?;
+        write(
+            file,
+            (serde_json::to_string_pretty(&report)? + "\n").as_bytes(),
+        )?;
     }
     Ok(true)
 }
 
 /// Runs the bench, and shows how far it is.
-fn measure(bench: &mut std::process::Command) -> Result<Vec<Outcome>> {
+fn measure(bench: &mut std::process::Command) -> Result<(Vec<Outcome>, Vec<Picture>)> {
     let bar = ProgressBar::new(0);
     let style = "  [{pos}/{len}] {bar:30} {elapsed} {wide_msg}";
     bar.set_style(ProgressStyle::with_template(style)?.progress_chars("━╸ "));
     bar.enable_steady_tick(Duration::from_millis(200));
-    let mut rows = Vec::new();
+    let (mut rows, mut pictures) = (Vec::new(), Vec::new());
     let output = capture(bench, None, |line| {
         match line.and_then(|line| serde_json::from_str(line).ok()) {
             Some(Event::Begun {
@@ -126,6 +152,7 @@ fn measure(bench: &mut std::process::Command) -> Result<Vec<Outcome>> {
                 }
             }
             Some(Event::Measured(outcome)) => rows.push(*outcome),
+            Some(Event::Plotted(picture)) => pictures.push(*picture),
             None => {}
         }
     })?;
@@ -144,7 +171,7 @@ fn measure(bench: &mut std::process::Command) -> Result<Vec<Outcome>> {
         "the bench failed ({}):\n{said}",
         output.ending()
     );
-    Ok(rows)
+    Ok((rows, pictures))
 }
 
 /// The CPU, as it calls itself.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::picture::{self, Canvas, black};
 use crate::trace::{Epoch, Record, Trace};
 
 const SIZE: (u32, u32) = (1600, 900);
@@ -22,8 +23,6 @@ const COLOURS: [[u8; 3]; 6] = [
     [252, 250, 180],
 ];
 const NOTHING: RGBColor = RGBColor(14, 12, 26);
-
-const FONT: &str = "sans-serif";
 
 /// The counts behind the picture.
 struct Cells {
@@ -89,27 +88,11 @@ fn colour(heat: f64) -> RGBColor {
 
 /// The picture of a trace, as a PNG file.
 pub fn png(trace: &Trace, title: &str) -> Result<Vec<u8>> {
-    // A machine need not have fonts.
-    let font = epaint_default_fonts::HACK_REGULAR;
-    plotters::style::register_font(FONT, FontStyle::Normal, font)
-        .map_err(|_| anyhow!("the font cannot be read"))?;
-    let mut pixels = vec![0; (SIZE.0 * SIZE.1 * 3) as usize];
-    let canvas = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
-    draw(trace, title, &canvas).context("the heat map cannot be drawn")?;
-    drop(canvas);
-
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, SIZE.0, SIZE.1);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_compression(png::Compression::High);
-    encoder.write_header()?.write_image_data(&pixels)?;
-    Ok(file)
+    let drawn = |canvas: &Canvas| draw(trace, title, canvas);
+    picture::png(SIZE, drawn).context("the heat map cannot be drawn")
 }
 
-type Canvas<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
-
 fn draw(trace: &Trace, title: &str, canvas: &Canvas) -> Result<()> {
-    let black = |size: i32| (FONT, size).into_font().color(&BLACK);
     let seconds = seconds(trace);
     let address = |page: u64| (trace.first_page + page) * trace.page_size;
     let (base, end) = (address(0), address(trace.pages));
@@ -183,7 +166,6 @@ fn draw(trace: &Trace, title: &str, canvas: &Canvas) -> Result<()> {
     let note = format!("a cell is {milliseconds:.0} ms × {size:.0} KiB");
     let right = black(18).pos(Pos::new(HPos::Right, VPos::Bottom));
     canvas.draw_text(&note, &right, (across.end, down.end + 50))?;
-    canvas.present()?;
     Ok(())
 }
 
@@ -191,7 +173,7 @@ fn draw(trace: &Trace, title: &str, canvas: &Canvas) -> Result<()> {
 fn legend(canvas: &Canvas, cells: &Cells, (left, top): (i32, i32)) -> Result<()> {
     const HEIGHT: i32 = 240;
     const WIDTH: i32 = 18;
-    let text = (FONT, 18).into_font().color(&BLACK);
+    let text = black(18);
     for (line, words) in ["pages written", "in a cell"].iter().enumerate() {
         canvas.draw_text(words, &text, (left, top + 20 * line as i32))?;
     }

@@ -11,6 +11,7 @@ mod heatmap;
 mod linux;
 mod machine;
 mod matrix;
+mod picture;
 mod process;
 mod qemu;
 mod repo;

@@ -2,7 +2,7 @@
 //!
 //! Whoever drains tells each dirty page, alone or in a run, to a sink that adds up their numbers.
 
-mod limits;
+pub mod limits;
 mod peers;
 
 use std::ops::Range;
@@ -55,7 +55,7 @@ type Ours = DirtyBitmap<Box<[AtomicUsize]>>;
 
 /// How many pages, and their numbers added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sum {
+pub struct Sum {
     pages: usize,
     numbers: usize,
 }
@@ -70,14 +70,14 @@ impl Sum {
     }
 
     #[inline]
-    fn page(&mut self, page: usize) {
+    pub fn page(&mut self, page: usize) {
         self.pages += 1;
         self.numbers += page;
     }
 
     /// Each page of a word.
     #[inline]
-    fn word(&mut self, word: usize, mut bits: u64) {
+    pub fn word(&mut self, word: usize, mut bits: u64) {
         while bits != 0 {
             self.page(word * 64 + bits.trailing_zeros() as usize);
             bits &= bits - 1;
@@ -85,7 +85,7 @@ impl Sum {
     }
 
     #[inline]
-    fn run(&mut self, start: usize, len: usize) {
+    pub fn run(&mut self, start: usize, len: usize) {
         self.pages += len;
         self.numbers += len * start + len * (len - 1) / 2;
     }

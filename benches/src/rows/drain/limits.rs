@@ -11,7 +11,7 @@ use crate::prefetch::prefetch;
 use crate::random::rng;
 
 const LINE_WORDS: usize = 8;
-const LINE_PAGES: usize = LINE_WORDS * 64;
+pub const LINE_PAGES: usize = LINE_WORDS * 64;
 
 /// How many lines ahead the caches are told.
 const AHEAD: usize = 16;
@@ -52,21 +52,7 @@ impl Leaves {
         lines.dedup();
         let (turn, sum) = time(1, || {
             let mut sum = Sum::default();
-            for (i, &line) in lines.iter().enumerate() {
-                if let Some(ahead) = lines.get(i + AHEAD) {
-                    prefetch(&raw const self.words[ahead * LINE_WORDS]);
-                }
-                for word in line * LINE_WORDS..(line + 1) * LINE_WORDS {
-                    if self.words[word].load(SeqCst) == 0 {
-                        continue;
-                    }
-                    let mut bits = self.words[word].swap(0, SeqCst);
-                    while bits != 0 {
-                        sum.page(word * 64 + bits.trailing_zeros() as usize);
-                        bits &= bits - 1;
-                    }
-                }
-            }
+            take(&self.words, &lines, |word, bits| sum.word(word, bits));
             sum
         });
         assert_eq!(sum, Sum::of(&dirty));
@@ -95,6 +81,22 @@ impl Leaves {
 
     fn take_all(&self) -> usize {
         add(self.words.iter().map(|word| word.swap(0, SeqCst)))
+    }
+}
+
+/// Takes the lines of which it is known that they are dirty: tells each dirty word and its bits.
+#[inline]
+pub fn take(words: &[AtomicUsize], lines: &[usize], mut each: impl FnMut(usize, u64)) {
+    for (i, &line) in lines.iter().enumerate() {
+        if let Some(ahead) = lines.get(i + AHEAD) {
+            prefetch(&raw const words[ahead * LINE_WORDS]);
+        }
+        let leaves = words.iter().enumerate().skip(line * LINE_WORDS);
+        for (word, leaf) in leaves.take(LINE_WORDS) {
+            if leaf.load(SeqCst) != 0 {
+                each(word, leaf.swap(0, SeqCst) as u64);
+            }
+        }
     }
 }
 
