@@ -35,17 +35,34 @@
 //!   leaf and summary; a second marker sees a leaf that is not zero, skips the summary and returns:
 //!   its finished mark is invisible to the next drain.
 
+mod access;
+#[cfg(feature = "alloc")]
+mod boxed;
 mod drain;
+mod error;
+mod exclusive;
+mod lines;
+mod look;
 mod runs;
+mod view;
+mod words;
 
 use core::fmt;
 use core::ops::Range;
 
-pub(crate) use drain::{DrainRuns, DrainWords};
+pub(crate) use access::{Look, Shared};
+#[cfg(feature = "alloc")]
+pub use boxed::BoxedWords;
+pub(crate) use drain::DrainRuns;
+pub use error::{LengthMismatch, OutOfRange, StorageTooSmall};
+pub use exclusive::Exclusive;
+pub(crate) use lines::Lines;
 pub use runs::Run;
 pub(crate) use runs::Runs;
+pub(crate) use view::View;
+pub(crate) use words::Words;
 
-use crate::sync::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::AtomicUsize;
 
 pub(crate) const WORD_BITS: usize = usize::BITS as usize;
 
@@ -72,74 +89,6 @@ const fn leaf_words(bits: usize) -> usize {
 pub const fn words_for(bits: usize) -> usize {
     leaf_words(bits) + bits.div_ceil(LINE_BITS).div_ceil(WORD_BITS)
 }
-
-/// An index that the bitmap does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct OutOfRange {
-    /// The index asked for; of a range, its last.
-    pub index: usize,
-    /// Bits in the bitmap.
-    pub len: usize,
-}
-
-impl fmt::Display for OutOfRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, len } = self;
-        write!(f, "index {index} is out of range of a bitmap of {len} bits")
-    }
-}
-
-impl core::error::Error for OutOfRange {}
-
-/// Storage with fewer words than [`words_for`] asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct StorageTooSmall {
-    /// Words needed.
-    pub needed: usize,
-    /// Words given.
-    pub given: usize,
-}
-
-impl fmt::Display for StorageTooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { needed, given } = self;
-        write!(
-            f,
-            "the bitmap needs {needed} words of storage and got {given}"
-        )
-    }
-}
-
-impl core::error::Error for StorageTooSmall {}
-
-/// Two bitmaps whose lengths do not fit each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct LengthMismatch {
-    /// Bits in the bitmap that is read.
-    pub from: usize,
-    /// Bits in the bitmap that is written.
-    pub into: usize,
-    /// Bits of the second for each bit of the first; 1 where they should be equal.
-    pub ratio: usize,
-}
-
-impl fmt::Display for LengthMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, into, ratio } = self;
-        write!(
-            f,
-            "a bitmap of {from} bits does not fit one of {into} bits at 1:{ratio}"
-        )
-    }
-}
-
-impl core::error::Error for LengthMismatch {}
 
 /// An atomic bitmap that finds its set bits without looking at the clear ones.
 ///
@@ -200,7 +149,7 @@ impl<const WORDS: usize> DirtyBitmap<[AtomicUsize; WORDS]> {
 }
 
 #[cfg(feature = "alloc")]
-impl DirtyBitmap<alloc::boxed::Box<[AtomicUsize]>> {
+impl DirtyBitmap<BoxedWords> {
     /// A clean bitmap of `bits` bits on the heap.
     ///
     /// # Panics
@@ -209,7 +158,7 @@ impl DirtyBitmap<alloc::boxed::Box<[AtomicUsize]>> {
     pub fn boxed(bits: usize) -> Self {
         assert!(bits <= MAX_BITS, "no bitmap has {bits} bits");
         Self {
-            words: (0..words_for(bits)).map(|_| AtomicUsize::new(0)).collect(),
+            words: BoxedWords::new(words_for(bits)),
             bits,
         }
     }
@@ -284,12 +233,12 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     /// How many bits are marked. Marks and drains that run meanwhile may or may not be counted.
     pub fn count(&self) -> usize {
         let ones = |(_, bits): (usize, usize)| bits.count_ones() as usize;
-        self.view().marked_words().map(ones).sum()
+        self.marked_words().map(ones).sum()
     }
 
     /// Whether no bit is marked, now.
     pub fn is_clean(&self) -> bool {
-        self.view().marked_words().next().is_none()
+        self.marked_words().next().is_none()
     }
 
     /// Clears the bitmap, and reports each maximal run of marked bits, lowest first.
@@ -297,12 +246,8 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     /// The form to choose where bits cluster; for scattered ones
     /// [`drain_bits`](Self::drain_bits) is cheaper. If `sink` unwinds, its run and all after it
     /// stay marked.
-    pub fn drain_runs(&self, mut sink: impl FnMut(Run)) {
-        let mut accept = |run| {
-            sink(run);
-            Ok::<(), core::convert::Infallible>(())
-        };
-        let Ok(()) = self.try_drain_runs(&mut accept);
+    pub fn drain_runs(&self, sink: impl FnMut(Run)) {
+        drain::all_runs::<Shared>(self.view(), sink);
     }
 
     /// As [`drain_runs`](Self::drain_runs), for a sink that can fail.
@@ -310,47 +255,28 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
     /// # Errors
     ///
     /// The sink's own. The run that it refused and all after it stay marked.
-    pub fn try_drain_runs<E>(&self, mut sink: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
-        let view = self.view();
-        for run in DrainRuns::new(view) {
-            let refused = drain::PutBack { view, run };
-            sink(run)?;
-            core::mem::forget(refused);
-        }
-        Ok(())
+    pub fn try_drain_runs<E>(&self, sink: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+        drain::runs::<Shared, E>(self.view(), sink)
     }
 
     /// Clears the bitmap, and reports each marked bit, lowest first.
     ///
     /// If `sink` unwinds, the bit it was given and all after it stay marked.
-    pub fn drain_bits(&self, mut sink: impl FnMut(usize)) {
-        let view = self.view();
-        for (word, bits) in DrainWords::new(view) {
-            let mut refused = drain::PutBackWord { view, word, bits };
-            while refused.bits != 0 {
-                sink(word * WORD_BITS + refused.bits.trailing_zeros() as usize);
-                refused.bits &= refused.bits - 1;
-            }
-            core::mem::forget(refused);
-        }
+    pub fn drain_bits(&self, sink: impl FnMut(usize)) {
+        drain::bits::<Shared>(self.view(), sink);
     }
 
     /// Clears the bitmap, and reports each leaf word that has marked bits: its index and the bits.
     ///
     /// What both other drains stand on. If `sink` unwinds, the whole word and all after it stay
     /// marked.
-    pub fn drain_words(&self, mut sink: impl FnMut(usize, usize)) {
-        let view = self.view();
-        for (word, bits) in DrainWords::new(view) {
-            let refused = drain::PutBackWord { view, word, bits };
-            sink(word, bits);
-            core::mem::forget(refused);
-        }
+    pub fn drain_words(&self, sink: impl FnMut(usize, usize)) {
+        drain::words::<Shared>(self.view(), sink);
     }
 
     /// Clears the bitmap, and reports nothing.
     pub fn clear(&self) {
-        DrainWords::new(self.view()).for_each(drop);
+        drain::words::<Shared>(self.view(), |_, _| ());
     }
 
     /// Marks here every bit that is marked in `other`, which keeps them.
@@ -370,7 +296,7 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
             });
         }
         let view = self.view();
-        for (word, bits) in other.view().marked_words() {
+        for (word, bits) in other.marked_words() {
             view.mark_word(word, bits);
         }
         Ok(())
@@ -397,7 +323,7 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
             });
         }
         let fine = finer.view();
-        for run in Runs::new(self.view().marked_words()) {
+        for run in Runs::new(self.marked_words()) {
             let first = run.start * ratio;
             let end = finer.bits.min(run.end().saturating_mul(ratio));
             let marked = fine.mark_range(first..end);
@@ -408,10 +334,21 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
 
     #[inline]
     pub(crate) fn view(&self) -> View<'_> {
-        View {
-            words: self.words.as_ref(),
-            bits: self.bits,
-        }
+        View::of(self.words.as_ref(), self.bits)
+    }
+
+    /// Leaf words with marked bits, as they are now, lowest first.
+    pub(crate) fn marked_words(&self) -> impl Iterator<Item = (usize, usize)> {
+        let view = self.view();
+        Words::<Look, _>::new(view, Lines::<Look>::new(view))
+    }
+}
+
+impl<S: AsRef<[AtomicUsize]> + AsMut<[AtomicUsize]>> DirtyBitmap<S> {
+    /// The bitmap to oneself, with every marker and drainer stopped: drains that need no locked
+    /// instruction.
+    pub fn exclusive(&mut self) -> Exclusive<'_> {
+        Exclusive::new(self.words.as_mut(), self.bits)
     }
 }
 
@@ -429,207 +366,4 @@ impl<S: AsRef<[AtomicUsize]>> defmt::Format for DirtyBitmap<S> {
     fn format(&self, f: defmt::Formatter<'_>) {
         defmt::write!(f, "DirtyBitmap({} of {} bits)", self.count(), self.bits);
     }
-}
-
-/// The bitmap without its storage: one body of code, whatever `S` is.
-///
-/// The constructor saw enough words. Should a hand-written `AsRef` give fewer later, then each
-/// access to what is missing is an [`OutOfRange`], not a panic.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    words: &'a [AtomicUsize],
-    bits: usize,
-}
-
-impl<'a> View<'a> {
-    pub(crate) fn new(words: &'a [AtomicUsize], bits: usize) -> Result<Self, StorageTooSmall> {
-        let needed = words_for(bits);
-        let given = words.len();
-        if given < needed || bits > MAX_BITS {
-            return Err(StorageTooSmall { needed, given });
-        }
-        Ok(Self { words, bits })
-    }
-
-    #[cfg(all(feature = "capi", not(loom)))]
-    pub(crate) fn words(self) -> &'a [AtomicUsize] {
-        self.words
-    }
-
-    fn out_of_range(self, index: usize) -> OutOfRange {
-        OutOfRange {
-            index,
-            len: self.bits,
-        }
-    }
-
-    /// The leaf word with bit `bit`, which is below `bits`.
-    #[inline]
-    fn leaf_of(self, bit: usize) -> Option<&'a AtomicUsize> {
-        self.words.get(bit / WORD_BITS)
-    }
-
-    /// The word with the summary bit of `line`.
-    #[inline]
-    fn summary_of(self, line: usize) -> Option<&'a AtomicUsize> {
-        self.words.get(leaf_words(self.bits) + line / WORD_BITS)
-    }
-
-    #[inline]
-    pub(crate) fn mark(self, bit: usize) -> Result<bool, OutOfRange> {
-        let line = bit / LINE_BITS;
-        let (true, Some(leaf), Some(summary)) =
-            (bit < self.bits, self.leaf_of(bit), self.summary_of(line))
-        else {
-            return Err(self.out_of_range(bit));
-        };
-        let mask = 1 << (bit % WORD_BITS);
-        // Unconditional, and SeqCst: see "Why nothing is lost". As a bool of one bit this is a
-        // single `lock bts` on x86; the whole previous word would be a compare-and-swap loop.
-        let was_clear = leaf.fetch_or(mask, SeqCst) & mask == 0;
-        announce(summary, line);
-        Ok(was_clear)
-    }
-
-    #[inline]
-    pub(crate) fn mark_range(self, bits: Range<usize>) -> Result<(), OutOfRange> {
-        if bits.start > bits.end || bits.end > self.bits {
-            return Err(self.out_of_range(bits.start.max(bits.end) - 1));
-        }
-        let mut first = bits.start;
-        while first < bits.end {
-            let line = first / LINE_BITS;
-            let line_end = bits.end.min((line + 1) * LINE_BITS);
-            let summary = self.summary_of(line).ok_or(self.out_of_range(first))?;
-            while first < line_end {
-                let end = line_end.min((first / WORD_BITS + 1) * WORD_BITS);
-                let mask = ones(end - first) << (first % WORD_BITS);
-                let leaf = self.leaf_of(first).ok_or(self.out_of_range(first))?;
-                // The previous word is not used, so that this is one plain `lock or` on x86.
-                leaf.fetch_or(mask, SeqCst);
-                first = end;
-            }
-            announce(summary, line);
-        }
-        Ok(())
-    }
-
-    /// Marks each of `ranges`; with one read-modify-write for neighbours that share a word. What is
-    /// out of range is left out.
-    pub(crate) fn mark_ranges(self, ranges: impl Iterator<Item = Range<usize>>) {
-        let (mut word, mut gathered) = (0, 0);
-        for bits in ranges {
-            let at = bits.start / WORD_BITS;
-            if at != word {
-                self.mark_gathered(word, gathered);
-                (word, gathered) = (at, 0);
-            }
-            let first = bits.start % WORD_BITS;
-            let len = bits.end.wrapping_sub(bits.start);
-            if (1..=WORD_BITS - first).contains(&len) && bits.end <= self.bits {
-                gathered |= ones(len) << first;
-            } else {
-                let _ = self.mark_range(bits);
-            }
-        }
-        self.mark_gathered(word, gathered);
-    }
-
-    fn mark_gathered(self, word: usize, bits: usize) {
-        // Else a line without marks would get its summary bit.
-        if bits != 0 {
-            self.mark_word(word, bits);
-        }
-    }
-
-    /// Marks `bits` of leaf word `word`. The caller has them from a bitmap of the same length.
-    pub(crate) fn mark_word(self, word: usize, bits: usize) {
-        let line = word / LINE_WORDS;
-        let (Some(leaf), Some(summary)) = (self.words.get(word), self.summary_of(line)) else {
-            debug_assert!(false, "word {word} is from a longer bitmap");
-            return;
-        };
-        leaf.fetch_or(bits, SeqCst);
-        announce(summary, line);
-    }
-
-    pub(crate) fn is_marked(self, bit: usize) -> Result<bool, OutOfRange> {
-        match self.leaf_of(bit) {
-            Some(leaf) if bit < self.bits => Ok(leaf.load(SeqCst) & (1 << (bit % WORD_BITS)) != 0),
-            _ => Err(self.out_of_range(bit)),
-        }
-    }
-
-    /// The bits of leaf `word` that the bitmap has: all, but for the last word. Whatever a foreign
-    /// writer put past the end is not seen.
-    fn valid(self, word: usize) -> usize {
-        ones(self.bits.saturating_sub(word * WORD_BITS).min(WORD_BITS))
-    }
-
-    /// The summary words.
-    fn summary(self) -> &'a [AtomicUsize] {
-        let summary = leaf_words(self.bits)..words_for(self.bits);
-        self.words.get(summary).unwrap_or_default()
-    }
-
-    /// The leaf words of `line`.
-    fn words_of(self, line: usize) -> Range<usize> {
-        let end = leaf_words(self.bits).min((line + 1) * LINE_WORDS);
-        line * LINE_WORDS..end
-    }
-
-    /// Leaf words with marked bits, as they are now, lowest first. Clears nothing.
-    pub(crate) fn marked_words(self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
-        let lines = self.summary().iter().enumerate().flat_map(|(i, summary)| {
-            set_bits(summary.load(SeqCst)).map(move |bit| i * WORD_BITS + bit)
-        });
-        let words = lines.flat_map(move |line| self.words_of(line));
-        words.filter_map(move |word| {
-            let bits = self.words.get(word)?.load(SeqCst) & self.valid(word);
-            (bits != 0).then_some((word, bits))
-        })
-    }
-
-    fn rebuild_summary(self) {
-        for word in 0..leaf_words(self.bits) {
-            let is_marked = |word: &AtomicUsize| word.load(SeqCst) != 0;
-            if self.words.get(word).is_some_and(is_marked)
-                && let Some(summary) = self.summary_of(word / LINE_WORDS)
-            {
-                announce(summary, word / LINE_WORDS);
-            }
-        }
-    }
-}
-
-/// Sets the summary bit of `line`, once its leaves are marked.
-#[inline]
-fn announce(summary: &AtomicUsize, line: usize) {
-    let mask = 1 << (line % WORD_BITS);
-    // The load keeps the line shared between markers; it comes after the leaf's `fetch_or` in the
-    // one order of SeqCst. The store side is needed only when the bit is clear.
-    if summary.load(SeqCst) & mask == 0 {
-        summary.fetch_or(mask, SeqCst);
-    }
-}
-
-/// The lowest `n` bits, of 0 to [`WORD_BITS`].
-#[inline]
-const fn ones(n: usize) -> usize {
-    if n == 0 {
-        0
-    } else {
-        usize::MAX >> (WORD_BITS - n)
-    }
-}
-
-/// Positions of the set bits of `word`, lowest first.
-fn set_bits(mut word: usize) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let bit = word
-            .checked_ilog2()
-            .map(|_| word.trailing_zeros() as usize)?;
-        word &= word - 1;
-        Some(bit)
-    })
 }

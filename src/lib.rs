@@ -100,6 +100,7 @@ extern crate std;
 
 #[macro_use]
 mod log;
+mod prefetch;
 mod sync;
 
 pub mod arch;

@@ -47,11 +47,6 @@ impl<I: Iterator<Item = (usize, usize)>> Runs<I> {
         (self.word, self.bits)
     }
 
-    fn next_word(&mut self) -> Option<()> {
-        (self.word, self.bits) = self.words.next()?;
-        Some(())
-    }
-
     /// Takes the lowest run out of the current word, which is not zero.
     #[inline]
     fn take_run(&mut self) -> Run {
@@ -72,14 +67,23 @@ impl<I: Iterator<Item = (usize, usize)>> Runs<I> {
 impl<I: Iterator<Item = (usize, usize)>> Iterator for Runs<I> {
     type Item = Run;
 
+    #[inline]
     fn next(&mut self) -> Option<Run> {
         if self.bits == 0 {
-            self.next_word()?;
+            (self.word, self.bits) = self.words.next()?;
         }
         let mut run = self.take_run();
         // A run that reaches the top of its word may go on in the next one.
-        while run.end() == (self.word + 1) * WORD_BITS && self.next_word().is_some() {
-            if self.word * WORD_BITS != run.end() || self.bits & 1 == 0 {
+        while run.end().is_multiple_of(WORD_BITS)
+            && let Some((word, bits)) = self.words.next()
+        {
+            let goes_on = word * WORD_BITS == run.end();
+            if goes_on && bits == usize::MAX {
+                run.len += WORD_BITS;
+                continue;
+            }
+            (self.word, self.bits) = (word, bits);
+            if !goes_on || bits & 1 == 0 {
                 break;
             }
             run.len += self.take_run().len;

@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use super::adaptive::{AdaptiveController, BlockState, CostModel, Granule, StepDown};
 use super::geometry::PageGeometry;
+#[cfg(feature = "alloc")]
+use crate::bitmap::BoxedWords;
 use crate::bitmap::{DirtyBitmap, MAX_BITS, Run, StorageTooSmall};
 use crate::sync::{
     AtomicBool, AtomicUsize,
@@ -59,8 +61,7 @@ pub type BorrowedRegion<'a> = TrackedRegion<&'a [AtomicUsize], &'a [BlockState]>
 
 /// A region on the heap.
 #[cfg(feature = "alloc")]
-pub type BoxedRegion =
-    TrackedRegion<alloc::boxed::Box<[AtomicUsize]>, alloc::boxed::Box<[BlockState]>>;
+pub type BoxedRegion = TrackedRegion<BoxedWords, alloc::boxed::Box<[BlockState]>>;
 
 /// Pages that `size` bytes take, the last one perhaps in part: the bits of a region's bitmap.
 ///

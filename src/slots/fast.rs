@@ -12,6 +12,7 @@ mod vectors;
 #[path = "fast/portable.rs"]
 mod vectors;
 
+pub(super) use crate::prefetch::to_read as prefetch;
 pub(super) use vectors::{differing, store};
 
 /// Copies the payload out into `bytes`, which is as long.
@@ -78,22 +79,6 @@ pub(super) fn load(payload: Words<'_>, bytes: &mut [u8]) {
 #[cfg(any(miri, loom, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 pub(super) fn load(payload: Words<'_>, bytes: &mut [u8]) {
     payload.load(bytes);
-}
-
-/// Asks for the cache line at `address`, to be read. Any address will do.
-#[inline]
-pub(super) fn prefetch<T>(address: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
-    // SAFETY: a hint to the cache, which never faults.
-    unsafe {
-        core::arch::asm!("prefetcht0 [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(all(target_arch = "aarch64", not(any(miri, loom))))]
-    // SAFETY: a hint to the cache, which never faults.
-    unsafe {
-        core::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-    let _ = address;
 }
 
 /// Hints that are looked at together.

@@ -2,16 +2,14 @@
 
 use core::ops::Range;
 
-use ::std::boxed::Box;
 use ::std::vec::Vec;
 
 use super::layout::{Layout, RegionLayout};
-use crate::bitmap::DirtyBitmap;
-use crate::sync::AtomicUsize;
+use crate::bitmap::{BoxedWords, DirtyBitmap};
 
 /// A bit for each cell of the layout.
 #[derive(Debug)]
-pub(super) struct Coverage(Vec<(RegionLayout, DirtyBitmap<Box<[AtomicUsize]>>)>);
+pub(super) struct Coverage(Vec<(RegionLayout, DirtyBitmap<BoxedWords>)>);
 
 impl Coverage {
     /// `None` where memory of that size would have more pages than a bitmap has bits.

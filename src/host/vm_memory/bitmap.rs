@@ -2,11 +2,10 @@
 
 use core::fmt;
 
-use alloc::boxed::Box;
-
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 
-use crate::{AtomicUsize, DirtyBitmap};
+use crate::DirtyBitmap;
+use crate::bitmap::BoxedWords;
 
 /// A [`DirtyBitmap`] of the pages of one vm-memory region, by byte offset.
 ///
@@ -14,7 +13,7 @@ use crate::{AtomicUsize, DirtyBitmap};
 /// of zero marks nothing, and a part of a page marks the page.
 #[derive(Debug)]
 pub struct PugmarkBitmap {
-    bits: DirtyBitmap<Box<[AtomicUsize]>>,
+    bits: DirtyBitmap<BoxedWords>,
     page_shift: u32,
 }
 
@@ -39,7 +38,7 @@ impl PugmarkBitmap {
     }
 
     /// The bits, one a page: to drain, to count, to merge into another bitmap.
-    pub const fn bits(&self) -> &DirtyBitmap<Box<[AtomicUsize]>> {
+    pub const fn bits(&self) -> &DirtyBitmap<BoxedWords> {
         &self.bits
     }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::{Exclusive, HarvestError, Harvested, RegionSet, WriteTracker};
-use crate::bitmap::{DrainRuns, DrainWords, Run, Runs};
+use crate::bitmap::{DrainRuns, Lines, Run, Runs, Shared, Words};
 use crate::pages::adaptive::BlockState;
 use crate::pages::protect::WriteProtect;
 use crate::pages::region::{DirtyRun, Observed, TrackedRegion};
@@ -139,10 +139,12 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         for region in self.regions.all() {
             let mut observed = region.begin_harvest();
             let held = region.held.view();
-            for (word, bits) in DrainWords::new(region.dirty.view()) {
+            let dirty = region.dirty.view();
+            let mut lines = Lines::<Shared>::new(dirty);
+            for (word, bits) in Words::<Shared, _>::new(dirty, &mut lines) {
                 held.mark_word(word, bits);
             }
-            let taken = Runs::new(held.marked_words()).inspect(|run| {
+            let taken = Runs::new(region.held.marked_words()).inspect(|run| {
                 *runs += 1;
                 *pages += run.len;
                 if let Some(observed) = &mut observed {
@@ -195,10 +197,12 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         self.begin_taking()?;
         let bridge = self.bridge();
         for region in self.regions.all() {
-            let mut drain = DrainRuns::new(region.dirty.view());
+            let view = region.dirty.view();
+            let mut lines = Lines::<Shared>::new(view);
+            let mut drain = DrainRuns::<Shared, _>::new(view, &mut lines);
             let mut observed = region.begin_harvest();
             let mut batch = Batch::new(region, &self.tally.pages_restored);
-            while batch.refill(&mut drain) {
+            while batch.refill(drain.by_ref()) {
                 if let Some(observed) = &mut observed {
                     batch.runs.iter().for_each(|&run| observed.add(run));
                 }
@@ -288,7 +292,7 @@ impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
     }
 
     /// Drains the next runs, once all before them are accepted; `false` where there are none.
-    fn refill(&mut self, drain: &mut DrainRuns<'_>) -> bool {
+    fn refill(&mut self, drain: impl Iterator<Item = Run>) -> bool {
         self.runs.clear();
         self.accepted = 0;
         for run in drain.take(BATCH) {
@@ -332,7 +336,7 @@ impl<P, R: RegionSet> Harvest<'_, P, R> {
     /// Every run that it holds, lowest address first; as often as needed.
     pub fn runs(&self) -> impl Iterator<Item = DirtyRun> + '_ {
         self.tracker.regions().iter().flat_map(|region| {
-            Runs::new(region.held.view().marked_words()).map(|run| region.dirty_run(run))
+            Runs::new(region.held.marked_words()).map(|run| region.dirty_run(run))
         })
     }
 
