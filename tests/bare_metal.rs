@@ -43,6 +43,11 @@ mod tests {
     fn a_borrowed_slice_agrees_beside_a_foreign_writer() {
         for_each_case(oracle::follow_slice::<BITS, WORDS>);
     }
+
+    #[test]
+    fn an_array_to_oneself_agrees_with_the_oracle() {
+        for_each_case(oracle::follow_alone::<BITS, WORDS>);
+    }
 }
 
 /// There is nothing to boot where there is an operating system.

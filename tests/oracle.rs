@@ -13,6 +13,8 @@ use proptest::prelude::*;
 use pugmark::{AtomicUsize, DirtyBitmap, Run, words_for};
 
 // `mod oracle;` alone would be this very file.
+#[path = "oracle/ahead.rs"]
+mod ahead;
 #[path = "oracle/mod.rs"]
 mod oracle;
 
@@ -57,6 +59,11 @@ fn for_each_case(storage: &'static str, follow: impl Fn(usize, u64, usize)) {
 #[test]
 fn an_array_agrees_with_the_oracle() {
     for_each_case("an array", oracle::follow_array::<BITS, WORDS>);
+}
+
+#[test]
+fn an_array_to_oneself_agrees_with_the_oracle() {
+    for_each_case("an array", oracle::follow_alone::<BITS, WORDS>);
 }
 
 #[test]

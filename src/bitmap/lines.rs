@@ -8,14 +8,8 @@ use crate::prefetch::PREFETCHES;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Lines on their way to the caches while one is visited. Where nothing prefetches there is no point
-/// in more than one; Miri and loom have some, to see that none is lost.
-const AHEAD: usize = if cfg!(loom) {
-    2
-} else if PREFETCHES || cfg!(miri) {
-    32
-} else {
-    1
-};
+/// in more than a few; Miri has as many as a host, to see that none is lost.
+const AHEAD: usize = if PREFETCHES || cfg!(miri) { 32 } else { 2 };
 
 /// The lines that the summary names, lowest first.
 ///

@@ -8,7 +8,9 @@ use loom::thread::{self, JoinHandle};
 use pugmark::bitmap::LINE_BITS;
 
 use crate::check::{fails, holds};
-use crate::promise::{Bits, Drain, check_once, drain, mark, mark_beside_a_drain, take_leaves};
+use crate::promise::{
+    Bits, Drain, WORD_BITS, check_once, drain, mark, mark_beside_a_drain, take_leaves,
+};
 
 fn spawn<T: 'static>(bits: &Arc<Bits>, run: impl FnOnce(&Bits) -> T + 'static) -> JoinHandle<T> {
     let bits = Arc::clone(bits);
@@ -102,6 +104,53 @@ fn refused_lines_stay() {
     holds(|| mark_beside_a_refusal(refuse, LINE_BITS + 2, &[0, LINE_BITS]));
 }
 
+/// Of three lines one is visited, one is ahead, and one is named by the summary word and not ahead
+/// yet; the mark is in the last.
+#[test]
+fn refused_lines_ahead_stay() {
+    let lines = [0, LINE_BITS, 2 * LINE_BITS];
+    holds(move || mark_beside_a_refusal(refuse, 2 * LINE_BITS + 2, &lines));
+}
+
+/// Two drains of three lines, of which each may have some ahead when the other comes.
+#[test]
+fn one_a_mark_of_lines_ahead() {
+    holds(|| {
+        let bits = Bits::new(2 * LINE_BITS + 1);
+        let lines = [0, LINE_BITS, 2 * LINE_BITS];
+        lines.iter().for_each(|&bit| mark(&bits, bit));
+        let other = spawn(&bits, drain);
+        let one = drain(&bits);
+        let other = other.join().unwrap();
+        check_once(&lines, &[one, other]);
+    });
+}
+
+/// A line ahead is looked at when it is visited, and not when it is taken ahead of that.
+#[test]
+fn line_looked_at_before_its_summary_is_swapped() {
+    /// Looks at the second line while the first one's summary word is still to be swapped.
+    fn look_ahead(bits: &Bits) -> Vec<usize> {
+        let (leaves, summary) = bits.words();
+        let line = LINE_BITS / WORD_BITS;
+        let is_marked = |word: usize| leaves[word].load(SeqCst) != 0;
+        let marked = [is_marked(0), is_marked(line)];
+        if summary.swap(0, SeqCst) == 0 {
+            return Vec::new();
+        }
+        let marked = [0, line]
+            .into_iter()
+            .zip(marked)
+            .filter(|&(_, marked)| marked);
+        // Each of these tests marks the lowest bit of a line.
+        let taken = marked.filter(|&(word, _)| leaves[word].swap(0, SeqCst) != 0);
+        taken.map(|(word, _)| word * WORD_BITS).collect()
+    }
+    fails("lost bit", || {
+        mark_beside_a_drain(LINE_BITS, mark, look_ahead)
+    });
+}
+
 #[test]
 fn refused_word_stored_back() {
     /// Gives the leaf back as it was, over marks that came since.
@@ -113,17 +162,29 @@ fn refused_word_stored_back() {
     fails("lost bit", || mark_beside_a_refusal(store_back, 4, &[0, 2]));
 }
 
+/// Gives its run back, but of the lines that it took and did not visit only the first `kept`.
+fn forget_lines(bits: &Bits, kept: usize) {
+    let (leaves, summary) = bits.words();
+    summary.swap(0, SeqCst);
+    let refused = leaves[0].swap(0, SeqCst);
+    leaves[0].fetch_or(refused, SeqCst);
+    summary.fetch_or((2 << kept) - 1, SeqCst);
+}
+
 #[test]
 fn refused_lines_forgotten() {
-    /// Gives its run back, but not the lines that it took and did not visit.
-    fn forget_lines(bits: &Bits) {
-        let (leaves, summary) = bits.words();
-        summary.swap(0, SeqCst);
-        let refused = leaves[0].swap(0, SeqCst);
-        leaves[0].fetch_or(refused, SeqCst);
-        summary.fetch_or(1, SeqCst);
-    }
     fails("lost bit", || {
-        mark_beside_a_refusal(forget_lines, LINE_BITS + 2, &[0, LINE_BITS]);
+        let forget: Refuse = |bits| forget_lines(bits, 0);
+        mark_beside_a_refusal(forget, LINE_BITS + 2, &[0, LINE_BITS]);
+    });
+}
+
+/// What is ahead goes back, but not what the same summary word named as well.
+#[test]
+fn refused_lines_behind_those_ahead_forgotten() {
+    fails("lost bit", || {
+        let forget: Refuse = |bits| forget_lines(bits, 1);
+        let lines = [0, LINE_BITS, 2 * LINE_BITS];
+        mark_beside_a_refusal(forget, 2 * LINE_BITS + 2, &lines);
     });
 }

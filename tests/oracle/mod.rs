@@ -5,6 +5,7 @@
 
 use core::ops::Range;
 
+use pugmark::bitmap::Exclusive;
 use pugmark::{AtomicUsize, DirtyBitmap, LengthMismatch, OutOfRange, Run, words_for};
 
 use core::sync::atomic::Ordering::SeqCst;
@@ -139,6 +140,59 @@ fn range(rng: &mut Rng, len: usize) -> Range<usize> {
     }
 }
 
+/// The drains of a bitmap: shared with markers, or to oneself.
+pub trait Drains {
+    fn drain_runs(&mut self, sink: impl FnMut(Run));
+    fn try_drain_runs<E>(&mut self, sink: impl FnMut(Run) -> Result<(), E>) -> Result<(), E>;
+    fn drain_bits(&mut self, sink: impl FnMut(usize));
+    fn drain_words(&mut self, sink: impl FnMut(usize, usize));
+    fn clear(&mut self);
+}
+
+impl<S: AsRef<[AtomicUsize]>> Drains for &DirtyBitmap<S> {
+    fn drain_runs(&mut self, sink: impl FnMut(Run)) {
+        DirtyBitmap::drain_runs(self, sink);
+    }
+
+    fn try_drain_runs<E>(&mut self, sink: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+        DirtyBitmap::try_drain_runs(self, sink)
+    }
+
+    fn drain_bits(&mut self, sink: impl FnMut(usize)) {
+        DirtyBitmap::drain_bits(self, sink);
+    }
+
+    fn drain_words(&mut self, sink: impl FnMut(usize, usize)) {
+        DirtyBitmap::drain_words(self, sink);
+    }
+
+    fn clear(&mut self) {
+        DirtyBitmap::clear(self);
+    }
+}
+
+impl Drains for Exclusive<'_> {
+    fn drain_runs(&mut self, sink: impl FnMut(Run)) {
+        Exclusive::drain_runs(self, sink);
+    }
+
+    fn try_drain_runs<E>(&mut self, sink: impl FnMut(Run) -> Result<(), E>) -> Result<(), E> {
+        Exclusive::try_drain_runs(self, sink)
+    }
+
+    fn drain_bits(&mut self, sink: impl FnMut(usize)) {
+        Exclusive::drain_bits(self, sink);
+    }
+
+    fn drain_words(&mut self, sink: impl FnMut(usize, usize)) {
+        Exclusive::drain_words(self, sink);
+    }
+
+    fn clear(&mut self) {
+        Exclusive::clear(self);
+    }
+}
+
 /// What the bitmap should hold. `BITS` bounds its length; `WORDS` is `words_for(BITS)`, the storage
 /// of the second bitmap that a merge or a fold reads.
 pub struct Oracle<const BITS: usize, const WORDS: usize> {
@@ -174,27 +228,11 @@ impl<const BITS: usize, const WORDS: usize> Oracle<BITS, WORDS> {
                 Ok(marked) => assert_eq!(marked, self.marked()[bit]),
                 Err(error) => self.expect_out_of_range(error, bit),
             },
-            Op::DrainRuns => {
-                let mut expected = Runs::of(self.marked());
-                bitmap.drain_runs(|run| assert_eq!(Some(run), expected.next()));
-                assert_eq!(expected.next(), None, "a run was not drained");
-                self.clear(0..self.len);
-            }
-            Op::DrainBits => {
-                let mut expected = (0..self.len).filter(|&bit| self.marked[bit]);
-                bitmap.drain_bits(|bit| assert_eq!(Some(bit), expected.next()));
-                assert_eq!(expected.next(), None, "a bit was not drained");
-                self.clear(0..self.len);
-            }
-            Op::DrainWords => {
-                self.drain_words(bitmap);
-                self.clear(0..self.len);
-            }
-            Op::TryDrainRuns { refused } => self.try_drain_runs(bitmap, refused),
-            Op::Clear => {
-                bitmap.clear();
-                self.clear(0..self.len);
-            }
+            Op::DrainRuns
+            | Op::DrainBits
+            | Op::DrainWords
+            | Op::TryDrainRuns { .. }
+            | Op::Clear => self.drain(&mut { bitmap }, op),
             Op::MergeFrom { len, seed } => self.merge_from(bitmap, len, seed),
             Op::FoldFromCoarser { len, ratio, seed } => self.fold(bitmap, len, ratio, seed),
             Op::MarkByPeer(bit) => {
@@ -211,6 +249,52 @@ impl<const BITS: usize, const WORDS: usize> Oracle<BITS, WORDS> {
             }
         }
         self.compare(bitmap);
+    }
+
+    /// As [`step`](Self::step), for a bitmap that one has to oneself.
+    pub fn step_alone<S: AsRef<[AtomicUsize]> + AsMut<[AtomicUsize]>>(
+        &mut self,
+        bitmap: &mut DirtyBitmap<S>,
+        op: &Op,
+    ) {
+        match op {
+            Op::DrainRuns
+            | Op::DrainBits
+            | Op::DrainWords
+            | Op::TryDrainRuns { .. }
+            | Op::Clear => {
+                self.drain(&mut bitmap.exclusive(), op);
+                self.compare(bitmap);
+            }
+            _ => self.step(bitmap, None, op),
+        }
+    }
+
+    fn drain(&mut self, drains: &mut impl Drains, op: &Op) {
+        match *op {
+            Op::DrainRuns => {
+                let mut expected = Runs::of(self.marked());
+                drains.drain_runs(|run| assert_eq!(Some(run), expected.next()));
+                assert_eq!(expected.next(), None, "a run was not drained");
+                self.clear(0..self.len);
+            }
+            Op::DrainBits => {
+                let mut expected = (0..self.len).filter(|&bit| self.marked[bit]);
+                drains.drain_bits(|bit| assert_eq!(Some(bit), expected.next()));
+                assert_eq!(expected.next(), None, "a bit was not drained");
+                self.clear(0..self.len);
+            }
+            Op::DrainWords => {
+                self.drain_words(drains);
+                self.clear(0..self.len);
+            }
+            Op::TryDrainRuns { refused } => self.try_drain_runs(drains, refused),
+            Op::Clear => {
+                drains.clear();
+                self.clear(0..self.len);
+            }
+            _ => unreachable!("{op:?} is no drain"),
+        }
     }
 
     /// Compares every bit, and all that is derived from them.
@@ -250,15 +334,15 @@ impl<const BITS: usize, const WORDS: usize> Oracle<BITS, WORDS> {
         }
     }
 
-    fn drain_words<S: AsRef<[AtomicUsize]>>(&self, bitmap: &DirtyBitmap<S>) {
+    fn drain_words(&self, drains: &mut impl Drains) {
         let mut expected = words_of(self.marked()).filter(|&(_, bits)| bits != 0);
-        bitmap.drain_words(|word, bits| assert_eq!(Some((word, bits)), expected.next()));
+        drains.drain_words(|word, bits| assert_eq!(Some((word, bits)), expected.next()));
         assert_eq!(expected.next(), None, "a word was not drained");
     }
 
-    fn try_drain_runs<S: AsRef<[AtomicUsize]>>(&mut self, bitmap: &DirtyBitmap<S>, refused: usize) {
+    fn try_drain_runs(&mut self, drains: &mut impl Drains, refused: usize) {
         let mut expected = Runs::of(self.marked()).enumerate();
-        let outcome = bitmap.try_drain_runs(|run| {
+        let outcome = drains.try_drain_runs(|run| {
             let (n, expected) = expected.next().expect("a run too many");
             assert_eq!(run, expected);
             if n == refused { Err(run) } else { Ok(()) }
@@ -408,6 +492,16 @@ pub fn follow<S: AsRef<[AtomicUsize]>, const BITS: usize, const WORDS: usize>(
     oracle.compare(bitmap);
     for _ in 0..steps {
         oracle.step(bitmap, shared, &Op::random(&mut rng, len));
+    }
+}
+
+/// Over an array that nobody else can reach: each drain is an exclusive one.
+pub fn follow_alone<const BITS: usize, const WORDS: usize>(len: usize, seed: u64, steps: usize) {
+    let mut bitmap = DirtyBitmap::<[AtomicUsize; WORDS]>::new(len);
+    let mut rng = Rng(seed);
+    let mut oracle = Oracle::<BITS, WORDS>::new(len);
+    for _ in 0..steps {
+        oracle.step_alone(&mut bitmap, &Op::random(&mut rng, len));
     }
 }
 
