@@ -8,7 +8,8 @@ mod peers;
 use std::ops::Range;
 use std::time::Duration;
 
-use pugmark::{AtomicUsize, DirtyBitmap};
+use pugmark::DirtyBitmap;
+use pugmark::bitmap::BoxedWords;
 
 use super::Row;
 use crate::harness::{Bench, Contender, Measured, Turn, limit, peer, repeat, time, us};
@@ -51,7 +52,7 @@ pub const ALL: Row = Row {
 /// 1 TiB of 4 KiB pages.
 const PAGES: usize = 1 << 28;
 
-type Ours = DirtyBitmap<Box<[AtomicUsize]>>;
+type Ours = DirtyBitmap<BoxedWords>;
 
 /// How many pages, and their numbers added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
