@@ -29,12 +29,15 @@ struct Scale {
 impl Scale {
     fn chosen() -> Self {
         const GIB: usize = 1 << 30;
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let free = text.lines().find_map(|line| {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let free = read("/proc/meminfo").lines().find_map(|line| {
             let kib = line.strip_prefix("MemAvailable:")?.trim();
             kib.strip_suffix(" kB")?.parse::<usize>().ok()
         });
-        if free.unwrap_or(0) << 10 >= 5 * GIB {
+        // A container may have less than the machine: it is killed, and does not say why.
+        let limit = read("/sys/fs/cgroup/memory.max").trim().parse::<usize>();
+        let free = (free.unwrap_or(0) << 10).min(limit.unwrap_or(usize::MAX));
+        if free >= 5 * GIB {
             return Self {
                 bytes: GIB,
                 writes: 100_000_000,
