@@ -240,9 +240,14 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         pages: impl Iterator<Item = Range<usize>>,
     ) -> Result<usize, HarvestError<P::Error, C>> {
         let mut ranges = pages.map(|pages| region.addresses(pages));
+        let mut some = heapless::Vec::<_, RANGES>::new();
         let mut calls = 0;
         loop {
-            let some: heapless::Vec<_, RANGES> = ranges.by_ref().take(RANGES).collect();
+            some.clear();
+            for range in ranges.by_ref().take(RANGES) {
+                let pushed = some.push(range);
+                debug_assert!(pushed.is_ok(), "there was room");
+            }
             let (Some(first), Some(last)) = (some.first(), some.last()) else {
                 return Ok(calls);
             };
@@ -261,6 +266,7 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
 }
 
 /// The runs, joined where the gap between two is at most `bridge` pages.
+#[inline]
 fn bridged(runs: impl Iterator<Item = Run>, bridge: usize) -> impl Iterator<Item = Range<usize>> {
     let mut runs = runs.peekable();
     core::iter::from_fn(move || {
