@@ -71,3 +71,28 @@ impl<A: Access, L> Drop for Words<'_, A, L> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::bitmap::access::Shared;
+    use crate::bitmap::{DirtyBitmap, LINE_BITS, Lines, WORD_BITS, words_for};
+
+    /// Whoever keeps what it was given, and wants no more, loses nothing of the same line either.
+    #[test]
+    fn dropped_within_a_line_it_leaves_the_rest_of_it_to_the_next() {
+        const BITS: usize = 3 * LINE_BITS;
+        let bitmap = DirtyBitmap::<[AtomicUsize; words_for(BITS)]>::new(BITS);
+        let marked = [0, WORD_BITS, WORD_BITS + 1, LINE_BITS, 2 * LINE_BITS];
+        for bit in marked {
+            assert_eq!(bitmap.mark(bit), Ok(true));
+        }
+        let view = bitmap.view();
+        let mut words = Words::<Shared, _>::new(view, Lines::<Shared>::new(view));
+        assert_eq!(words.next(), Some((0, 1)));
+        drop(words);
+        let mut rest = marked[1..].iter();
+        bitmap.drain_bits(|bit| assert_eq!(Some(&bit), rest.next()));
+        assert_eq!(rest.next(), None);
+    }
+}

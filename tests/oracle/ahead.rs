@@ -206,3 +206,27 @@ fn no_line_is_lost_to_markers_or_to_drainers_that_refuse() {
         );
     }
 }
+
+/// Clean summary words are skipped, many at once, and no marked one with them.
+#[test]
+fn a_line_is_found_behind_any_number_of_clean_summary_words() {
+    const SUMMARY_BITS: usize = usize::BITS as usize * LINE_BITS;
+    let summary_words = if cfg!(miri) { 10 } else { 21 };
+    let bits = summary_words * SUMMARY_BITS;
+    let words: Vec<_> = (0..words_for(bits)).map(|_| AtomicUsize::new(0)).collect();
+    let bitmap = DirtyBitmap::with_storage(&words[..], bits).expect("room");
+    for first in 0..summary_words {
+        for second in first..summary_words {
+            let mut expected: Vec<_> = [first, second]
+                .map(|word| word * SUMMARY_BITS + word)
+                .into();
+            expected.dedup();
+            for &bit in &expected {
+                assert_eq!(bitmap.mark(bit), Ok(true));
+            }
+            let mut drained = Vec::new();
+            bitmap.drain_bits(|bit| drained.push(bit));
+            assert_eq!(drained, expected);
+        }
+    }
+}
