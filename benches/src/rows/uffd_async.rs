@@ -42,7 +42,7 @@ pub const ONE_IN_100: Row = Row {
 const PAGES: usize = 1 << 16;
 
 const APART: &str = "the scan is the same, see the row where all is written; each run apart then costs \
-    7 ns, to go through the bitmap that devices mark meanwhile and out again, where the limit only counts. \
+    7 to 13 ns, to go through the bitmap that devices mark meanwhile and out again, where the limit only counts. \
     Runs that share a word are marked together. A plain bitmap without atomics, which is the peer, costs 5 \
     ns: 1.11 times the scan of every eighth page";
 
