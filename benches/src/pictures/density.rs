@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use pugmark::bitmap::BoxedWords;
 use pugmark::{AtomicUsize, DirtyBitmap, words_for};
 use vm_memory::bitmap::AtomicBitmap;
 
@@ -56,7 +57,7 @@ fn at(bench: &Bench, pages: usize, share: f64, points: &mut Points) {
         set.for_each(|bit| theirs.set_bit(word * 64 + bit));
     }
 
-    let ours = |drain: fn(&DirtyBitmap<Box<[AtomicUsize]>>, &mut Sum)| {
+    let ours = |drain: fn(&DirtyBitmap<BoxedWords>, &mut Sum)| {
         let (ours, all) = (&ours, &all);
         move || {
             ours.merge_from(all).expect("they are as long");

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use pugmark::bitmap::BoxedWords;
 use pugmark::{AtomicUsize, DirtyBitmap};
 use vm_memory::bitmap::AtomicBitmap;
 
@@ -98,10 +99,7 @@ fn at(bench: &Bench, pages: usize, points: &mut Points) {
 }
 
 /// Turns in which one page of each of `lines` is dirty: which of them, their numbers say.
-fn drain_lines(
-    bitmap: &DirtyBitmap<Box<[AtomicUsize]>>,
-    lines: Vec<usize>,
-) -> impl FnMut() -> Turn {
+fn drain_lines(bitmap: &DirtyBitmap<BoxedWords>, lines: Vec<usize>) -> impl FnMut() -> Turn {
     move || {
         for line in &lines {
             bitmap.mark(page_of(*line)).expect("it has that page");
