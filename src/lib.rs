@@ -28,8 +28,8 @@
 //! The parts, from the bottom up:
 //!
 //! - [`DirtyBitmap`]: bits by index, atomic, hierarchical; in a `static`, borrowed, or on the heap.
-//! - [`TrackedRegion`]: guest physical addresses to bits; per block a [`Granule`] that steps down
-//!   from the block to the page where faults are frequent ([`StepDown`]).
+//! - [`TrackedRegion`]: guest physical addresses to bits; per block a [`Granule`], the block or
+//!   the page: by how often it faults ([`StepDown`]), or by what comes cheapest ([`CostModel`]).
 //! - [`WriteProtect`]: the one seam to a host. Two methods; a host may improve on two more.
 //! - [`WriteTracker`]: puts them together, in the order that loses nothing.
 //! - [`arch`]: what a trap said, decoded; [`host`]: ready hosts.

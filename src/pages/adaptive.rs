@@ -171,7 +171,14 @@ enum Policy {
 /// | a block begins | coarse | fine, on credit |
 /// | changes | once, to fine | at each harvest, and to coarse in the midst of an epoch |
 ///
-/// Both keep 12 bytes a block, and cost a fault one load and one add.
+/// Both keep 12 bytes a block, and cost a fault two loads and one add. With a cost model a harvest also
+/// looks at each block that it takes something of: two divisions where the block faulted. Where what
+/// is dense has changed, it looks once at each block that nobody has written.
+///
+/// A granule may change in either direction, at any moment, beside any fault: the fault looks at it
+/// once, and grants and marks what it then is. What a coarse grant opened stays marked until it is
+/// drained, and is then protected page by page; what a fine one left protected faults, whoever opens
+/// it.
 ///
 /// `B` holds the blocks' state: anything that is `AsRef<[BlockState]>`. Time comes in from outside,
 /// as a [`Duration`] since any fixed origin; the core reads no clock.

@@ -186,7 +186,8 @@ pub struct WriteTracker<P, R: RegionSet> {
 }
 
 impl<P, R: RegionSet> WriteTracker<P, R> {
-    /// A tracker of `regions` over `protection`: every page marked, every block coarse.
+    /// A tracker of `regions` over `protection`: every page marked, every block coarse, or as a
+    /// [`CostModel`](super::CostModel) begins it.
     ///
     /// # Errors
     ///
@@ -294,7 +295,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
 
     /// Closes the [`StepDown`](super::StepDown) windows that are over at `now`, a time since any
     /// fixed origin, and steps hot blocks down. Call it at each harvest, or from a timer; without
-    /// it every block stays coarse.
+    /// it every block stays coarse. A [`CostModel`](super::CostModel) does without.
     pub fn tick(&self, now: Duration) {
         for region in self.regions.all() {
             let blocks = region.controller.tick(now);
@@ -341,7 +342,8 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
 }
 
 impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
-    /// A clean checkpoint: forgets every mark, protects everything, makes every block coarse again.
+    /// A clean checkpoint: forgets every mark, protects everything, and begins every block's granule
+    /// anew.
     ///
     /// Copy the baseline **after** it returns: a page that was written while it ran is in that
     /// copy, or marked, or both.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pugmark::hvf::{Handled, HostPage, HvError, HvfTracker, StoppedError};
-use pugmark::{ArmError, Granule, HarvestError, StepDown};
+use pugmark::{ArmError, CostModel, Granule, HarvestError, StepDown};
 
 use crate::model::{self, Call, ERROR, EXEC, Failure, Form, READ, WRITE};
 use crate::vmm::{HVC, Script, Vcpu, Vm, pages_of};
@@ -249,6 +249,21 @@ fn a_hot_block_is_opened_by_the_page_once_the_clock_has_ticked() {
         panic!("{handled:?}");
     };
     assert_eq!((granule, span), (Granule::Page, RAM + PAGE..RAM + 2 * PAGE));
+}
+
+#[test]
+fn with_a_cost_model_a_block_is_opened_by_the_page_until_that_has_cost_too_much() {
+    let vm = vm();
+    let model = CostModel::HVF_MEMORY;
+    let tracker = HvfTracker::with_cost_model(HostPage::Kib16, vm.memory(), model);
+    let tracker = tracker.expect("whole pages");
+    tracker.arm().expect("the model protects");
+    store(&tracker, RAM + BLOCK);
+    assert_eq!(harvest(&tracker), BTreeSet::from([RAM + BLOCK]));
+    // Of 128 pages 33 break even.
+    (0..34).for_each(|page| store(&tracker, RAM + page * PAGE));
+    assert_eq!(harvest(&tracker).len(), 128);
+    assert_eq!(tracker.counters().faults, 1 + 34);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::world::{
 };
 
 const BASE: u64 = 0x4000_0000;
-const BLOCKS: u64 = 32;
+const BLOCKS: u64 = 4;
 const US: Duration = Duration::from_micros(1);
 
 /// A fault costs as much as a page: of the 8 pages of a block 4 break even.
@@ -20,7 +20,11 @@ const EVEN: CostModel = match CostModel::new(US, US) {
 const BREAK_EVEN: u64 = 4;
 
 fn world() -> World {
-    World::armed([region(BASE, BLOCKS * BLOCK).with_cost_model(EVEN)])
+    world_of(BLOCKS)
+}
+
+fn world_of(blocks: u64) -> World {
+    World::armed([region(BASE, blocks * BLOCK).with_cost_model(EVEN)])
 }
 
 fn page(block: u64, page: u64) -> u64 {
@@ -208,7 +212,8 @@ fn an_epoch_without_a_fault_shows_nothing() {
 
 #[test]
 fn blocks_that_nobody_wrote_follow_those_first_written_lately() {
-    let world = world();
+    const BLOCKS: u64 = 32;
+    let world = world_of(BLOCKS);
     let fine = |world: &World| {
         let fine = (0..BLOCKS).filter(|&block| world.granule(block) == Granule::Page);
         fine.count() as u64

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::host::std::Clock;
 use crate::{
-    ArmError, BoxedRegion, Counters, DirtyRun, FaultError, Harvest, HarvestError, Harvested,
-    StepDown, Untracked, WriteTracker,
+    ArmError, BoxedRegion, CostModel, Counters, DirtyRun, FaultError, Harvest, HarvestError,
+    Harvested, StepDown, Untracked, WriteTracker,
 };
 
 type Tracker = WriteTracker<HvfProtection, Vec<BoxedRegion>>;
@@ -58,6 +58,30 @@ impl HvfTracker {
         memory: impl IntoIterator<Item = (u64, u64)>,
         step_down: StepDown,
     ) -> Result<Self, NewTrackerError> {
+        Self::with_policy(protection, memory, |region| {
+            region.with_step_down(step_down)
+        })
+    }
+
+    /// The same, with granules that follow costs: [`CostModel::HVF_MEMORY`],
+    /// [`CostModel::HVF_PACKED`], or what was measured.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_cost_model(
+        protection: impl Into<HvfProtection>,
+        memory: impl IntoIterator<Item = (u64, u64)>,
+        model: CostModel,
+    ) -> Result<Self, NewTrackerError> {
+        Self::with_policy(protection, memory, |region| region.with_cost_model(model))
+    }
+
+    fn with_policy(
+        protection: impl Into<HvfProtection>,
+        memory: impl IntoIterator<Item = (u64, u64)>,
+        policy: impl Fn(BoxedRegion) -> BoxedRegion,
+    ) -> Result<Self, NewTrackerError> {
         let protection = protection.into();
         let geometry = protection.page().geometry();
         let page_size = geometry.page_size();
@@ -70,7 +94,7 @@ impl HvfTracker {
                 });
             }
             let region = BoxedRegion::boxed(base, size, geometry)?;
-            Ok(region.with_step_down(step_down))
+            Ok(policy(region))
         };
         let regions: Result<Vec<_>, _> = memory.into_iter().map(region).collect();
         let tracker = WriteTracker::new(protection, regions?)?;

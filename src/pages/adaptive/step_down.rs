@@ -10,7 +10,9 @@ use core::time::Duration;
 /// A coarse block that is open does not fault: it faults once, and again after each harvest that
 /// protected it. So a block can only be hot where there are more harvests in a window than the
 /// `threshold` (or several vCPUs that fault at once), and the default suits non-stop harvesting. To
-/// harvest ten times a second, set a threshold of a few faults in a window of a second.
+/// harvest ten times a second, set a threshold of a few faults in a window of a second; or take a
+/// [`CostModel`](super::CostModel), which counts harvests, and knows a sparse block from a dense one
+/// where this rule knows a block that is written often from one that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct StepDown {

@@ -25,8 +25,8 @@ pub struct Counters {
     pub rearm_calls: usize,
     /// Blocks that stepped down from coarse to fine.
     pub step_downs: usize,
-    /// Blocks that stepped up from fine to coarse, with a [`CostModel`](crate::CostModel). Both are
-    /// counted at the end of a harvest that went through.
+    /// Blocks that stepped up from fine to coarse. A [`CostModel`](crate::CostModel) does both, and
+    /// it is counted at the end of a harvest that went through.
     pub step_ups: usize,
 }
 
