@@ -51,14 +51,14 @@ typedef struct PugmarkBitmap {
 // a WebAssembly worker. `SlotWriter::into_binding` makes it.
 //
 // The addresses are those of the process that the arena is in. Where another one maps the memory
-// elsewhere, it moves all three by the same distance.
+// elsewhere, it moves all four by the same distance.
 //
 // In C11 terms, for the one writer of the slot, which `slot` points to:
 //
 // ```c
 // _Atomic(uint32_t) *version = (void *)slot->version;
 // _Atomic(uintptr_t) *payload = (void *)slot->payload;
-// _Atomic(uint8_t) *hint = (void *)slot->hint;
+// _Atomic(uint8_t) *hint = (void *)slot->hint, *chunk_hint = (void *)slot->chunk_hint;
 //
 // uint32_t odd = atomic_load_explicit(version, memory_order_relaxed) | 1;
 // atomic_store_explicit(version, odd, memory_order_relaxed);
@@ -67,14 +67,17 @@ typedef struct PugmarkBitmap {
 //     atomic_store_explicit(&payload[i], words[i], memory_order_relaxed);
 // atomic_store_explicit(version, odd + 1, memory_order_release);
 // atomic_store_explicit(hint, 1, memory_order_release);
+// atomic_store_explicit(chunk_hint, 1, memory_order_release);
 // ```
 typedef struct PugmarkSlotBinding {
   // The slot's version: 32 bits, aligned to them.
   uint32_t *version;
   // The slot's bytes, aligned to a machine word.
   uint8_t *payload;
-  // The hint byte of the slot's line of 16.
+  // The slot's hint byte.
   uint8_t *hint;
+  // The hint byte of its chunk.
+  uint8_t *chunk_hint;
   // How many bytes the slot has: a multiple of a machine word.
   size_t stride;
   // The slot's chunk in its arena.

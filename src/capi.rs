@@ -132,6 +132,7 @@ unsafe fn slot_write(slot: *const SlotBinding, bytes: *const u8, len: usize) -> 
     check(slot.version)?;
     check(slot.payload.cast::<usize>())?;
     check(slot.hint)?;
+    check(slot.chunk_hint)?;
     if slot.stride == 0 || !slot.stride.is_multiple_of(WORD) || slot.stride > isize::MAX as usize {
         return Err(Status::BadStride);
     }

@@ -4,9 +4,9 @@
 //! must try again. Nobody waits for anybody.
 //!
 //! ```text
-//! writer   SlotWriter::write ── version odd ── words ── version even ── hint (one byte store)
+//! writer   SlotWriter::write ── version odd ── words ── version even ── hints (two byte stores)
 //!                                                                        │
-//! reader   Reader::descend ── hints taken ── versions compared ── words ─┘
+//! reader   Reader::descend ── hints cleared ── version compared ── words ─┘
 //!            └─ mirror: the last whole value of each slot
 //!            └─ (offset, bytes) of what changed, neighbours as one: ready for an uploader
 //! ```
@@ -49,11 +49,11 @@
 //! write of 64 bytes took 2.05 ns, with a bit set in a shared word (`fetch_or`) 6.4 ns, with a byte
 //! stored 2.3 ns. So a hint is a byte.
 //!
-//! A hint names 16 slots, whose versions fill a cache line. The reader swaps the byte, and finds the
-//! slots by comparing the 16 versions with those that it saw: it clears nothing that is one slot's
-//! own, so that a hint that is lost never loses a value. The next one finds it, or a
-//! [`rescan`](Reader::rescan). With a hint for 64 slots the reader compared four lines for each slot
-//! that it found, where writes are scattered; that took twice as long.
+//! A slot has one, and a chunk has one, so that a reader looks at 64 slots' only if one of them is
+//! set. It clears them by plain stores, too, with a fence for many, and only then looks at the
+//! versions: a value that is written meanwhile is found there, or hinted again. With a hint for 16
+//! slots, of which the reader compared all versions, it knew no slot before its line of versions was
+//! there; where a tenth of the slots was written, anywhere, that took half as long again.
 
 mod arena;
 #[cfg(not(loom))]
@@ -77,7 +77,7 @@ pub use arena::BoxedArena;
 pub use arena::{Arena, ArenaError, ArenaFull, ForeignWriter, NotAllocated, Owner, StaticArena};
 #[cfg(not(loom))]
 pub use binding::SlotBinding;
-pub use chunk::{CHUNK_SLOTS, Chunk, LINE_SLOTS, chunk_words};
+pub use chunk::{CHUNK_SLOTS, Chunk, chunk_words};
 #[cfg(feature = "alloc")]
 pub use reader::BoxedReader;
 pub use reader::{Descent, Reader, ReaderError, Seen, mirror_words};

@@ -30,21 +30,25 @@ const MULTI_COPY_ATOMIC: bool = cfg!(any(
     target_arch = "wasm64",
 ));
 
-/// A byte that any thread sets with a plain store, and that one thread takes.
+/// A byte that its writer sets, and that one reader clears: both by plain stores.
 ///
-/// A `fetch_or` on a shared word would cost a slot's write more than the value itself.
+/// A `fetch_or` on a shared word would cost a slot's write more than the value itself, and a swap of
+/// each byte would cost a reader of many as much as all else that it does.
 ///
-/// Why a plain store is enough although there are several setters: the taker swaps the byte and
-/// must then see what *each* setter did before it set. It synchronises with the last one, whose
-/// store it reads. Of an earlier setter C11 promises nothing: a store by another thread ends its
-/// release sequence. But every machine that this crate runs on is multi-copy atomic (x86, Arm from
-/// v6-M to v9, RISC-V, WebAssembly, whose atomics are sequentially consistent): a store that is
-/// older in the byte's order was seen by everyone no later than the one that the taker read, and
-/// with it all that its release store ordered before. On any other (POWER) a value could stay unseen
-/// until the next hint or rescan.
+/// The reader looks, clears what is set, fences ([`cleared`](Self::cleared)), and only then loads
+/// what the hint tells of. A set that comes later than the clear stays, for the next look. A set that
+/// came before it may be overwritten unseen; so the reader's loads must find what that setter stored
+/// before it set.
 ///
-/// So there, and under loom, the set is a read-modify-write, which continues the release sequence:
-/// "multi-copy atomic" in C11's terms. `tests/loom/hints.rs` has the plain store beside it.
+/// - In C11's terms that takes a sequentially consistent fence on both sides: the setter's, between
+///   what it stored and the set, is before the reader's, between the clear and the loads.
+/// - On a multi-copy atomic machine (x86, Arm, RISC-V, WebAssembly) the setter needs none: its
+///   release store orders what it stored before the set, the set is before the clear in the byte's
+///   order, and the fence orders the clear before the loads. Were one of these to miss what was stored,
+///   that would be a cycle, of which such a machine has none. (POWER is no such machine.)
+///
+/// So the setter fences on other machines alone; and under loom and Miri, which know no more than C11.
+/// `tests/loom/hints.rs` has what each step is for.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct HintByte(AtomicU8);
@@ -63,30 +67,30 @@ impl HintByte {
     /// Sets the byte, after all that this thread did before.
     #[inline]
     pub(crate) fn set(&self) {
-        if cfg!(loom) || !MULTI_COPY_ATOMIC {
-            self.0.swap(1, Ordering::AcqRel);
-        } else {
-            self.0.store(1, Ordering::Release);
+        if cfg!(any(loom, miri)) || !MULTI_COPY_ATOMIC {
+            fence(Ordering::SeqCst);
         }
+        self.0.store(1, Ordering::Release);
     }
 
-    /// Whether the byte looks set: worth a [`take`](Self::take).
+    /// Whether the byte looks set: worth a [`clear`](Self::clear).
     #[inline]
     pub(crate) fn is_set(&self) -> bool {
-        // Orders nothing; `take` does. (loom misses interleavings of plain loads that precede a
-        // read-modify-write, so there it is one.)
-        #[cfg(not(loom))]
-        return self.0.load(Ordering::Relaxed) != 0;
-        #[cfg(loom)]
-        return self.0.fetch_or(0, Ordering::Relaxed) != 0;
+        // Relaxed: it orders nothing. `cleared` does.
+        self.0.load(Ordering::Relaxed) != 0
     }
 
-    /// Clears the byte, before all that this thread does after.
-    ///
-    /// A swap and not a store: it reads the set that it clears, and so synchronises with it.
+    /// Clears the byte. Before what it told of is loaded, [`cleared`](Self::cleared) must be called.
     #[inline]
-    pub(crate) fn take(&self) {
-        self.0.swap(0, Ordering::Acquire);
+    pub(crate) fn clear(&self) {
+        // Relaxed: the fence orders it.
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Puts every [`clear`](Self::clear) before this ahead of every load after.
+    #[inline]
+    pub(crate) fn cleared() {
+        fence(Ordering::SeqCst);
     }
 
     #[cfg(not(loom))]

@@ -31,7 +31,7 @@
 //! | 11 no torn value is accepted | `seqlock::write_beside_reads`, `arena::{mirror_is_whole_by_way_of_the_scratch, mirror_is_whole_by_way_of_registers}` | `seqlock::{no_fence_after_odd, odd_stored_with_release_for_the_fence, even_stored_relaxed, looked_relaxed, no_fence_before_the_second_look, second_look_with_acquire_for_the_fence, no_second_look}` |
 //! | 11 a dead writer is taken over | `seqlock::dead_writer_taken_over` | `seqlock::dead_writer_counted_on` |
 //! | 12 a freed slot is not mistaken for the next | `arena::{reuse_beside_descend, reuse_beside_two_descends, reuse_before_the_first_descend}` | `arena::{generation_before_odd, freed_without_odd, generation_read_before_the_look, generation_read_after_the_confirmation}` |
-//! | a write that returned is in the next descend | `hints::{write_beside_descend, two_writers_beside_descend}` | `hints::{hint_before_the_end, hint_relaxed, taken_by_a_store, taken_relaxed, compared_then_taken, plain_stores_of_two_writers_where_stores_reach_others_apart}` |
+//! | a write that returned is in the next descend | `hints::{write_beside_descend, two_writers_beside_descend}` | `hints::{hint_before_the_end, hint_of_the_chunk_first, no_fence_after_the_chunk, no_fence_after_the_slots, chunk_cleared_after_its_slots, slots_cleared_after_their_versions, cleared_without_a_look, set_without_fences_where_stores_reach_others_apart}` |
 //!
 //! The tests `by_hand…` are controls: the protocols by hand hold with every step in its place, so
 //! that a wrong one fails for that step alone.

@@ -17,8 +17,8 @@
 //! does is
 //!
 //! - to hand the writers over to the interrupt, once: `critical_section::Mutex`;
-//! - on the Cortex-M0, which has no compare-and-swap, each mark of a line and each hint and line
-//!   that the main loop takes: portable-atomic does that by itself, for a few instructions;
+//! - on the Cortex-M0, which has no compare-and-swap, each mark of a line and each line that the
+//!   main loop takes: portable-atomic does that by itself, for a few instructions;
 //! - the log.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]

@@ -8,9 +8,7 @@ use core::fmt;
 pub use error::{ArenaError, ArenaFull, ForeignWriter, NotAllocated};
 pub use owner::Owner;
 
-#[cfg(not(loom))]
-use super::chunk::LINES;
-use super::chunk::{CHUNK_SLOTS, Chunk, LINE_SLOTS};
+use super::chunk::{CHUNK_SLOTS, Chunk};
 use super::claim::Claim;
 use super::storage::{Inline, Storage};
 use super::words::{WORD, Words};
@@ -26,8 +24,8 @@ use crate::sync::AtomicU32;
 ///
 /// | | bytes |
 /// | --- | --- |
-/// | a slot | its stride, and 12: a version, a generation, and the owner's list of free slots |
-/// | 16 slots | 2: their hints |
+/// | a slot | its stride, and 13: a version, a generation, the owner's list of free slots, a hint |
+/// | 64 slots | 2: the hints of their chunk |
 /// | the reader, a slot | its stride, and 8 |
 pub struct Arena<S> {
     storage: S,
@@ -98,12 +96,9 @@ impl Shape {
         super::chunk::HEADER + self.chunk_words() * WORD
     }
 
-    pub(super) const fn hints(self) -> usize {
-        self.chunks * LINES
-    }
-
     pub(super) const fn bytes(self) -> usize {
-        self.chunks * self.chunk_bytes() + self.hints() * size_of::<super::hints::Hints>()
+        let hints = size_of::<super::hints::SlotHints>() + size_of::<super::hints::ChunkHints>();
+        self.chunks * (self.chunk_bytes() + hints)
     }
 }
 
@@ -195,9 +190,9 @@ impl<'a> BorrowedArena<'a> {
     /// The same, in `bytes` bytes of memory that others have too: another process that maps it, a
     /// worker, a device.
     ///
-    /// From the first multiple of 64 on, chunk follows chunk: four times 16 versions and 16
-    /// generations, then 64 links of the owner's, all of them `u32`; then 64 times `stride` bytes of
-    /// payload. After the chunks come four pairs of bytes for each of them, the hints.
+    /// From the first multiple of 64 on, chunk follows chunk: 64 versions, 64 generations and 64 links
+    /// of the owner's, all of them `u32`; then 64 times `stride` bytes of payload. After the chunks
+    /// come the hints: a byte for each slot, then a pair of bytes for each chunk.
     ///
     /// # Errors
     ///
@@ -225,8 +220,8 @@ impl<'a> BorrowedArena<'a> {
 impl BoxedArena {
     /// An empty arena that grows to at least `max_slots` slots of `stride` bytes each.
     ///
-    /// Sixteen bytes or less for each chunk that there can be are allocated now, and a chunk when the
-    /// first of its slots is.
+    /// Some 80 bytes for each chunk that there can be are allocated now, and a chunk when the first of
+    /// its slots is.
     ///
     /// # Errors
     ///
@@ -263,7 +258,7 @@ impl<S: Storage> Arena<S> {
     /// The most slots that can be allocated at a time: a multiple of 64.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.storage.hints().len() * LINE_SLOTS
+        self.storage.hints().len() * CHUNK_SLOTS
     }
 
     /// Bytes of a slot.

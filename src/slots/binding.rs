@@ -1,5 +1,6 @@
 //! [`SlotBinding`]: a slot as plain addresses.
 
+use super::hints::Hint;
 use super::seqlock::{self, WrongLength};
 use super::words::Words;
 use crate::sync::{AtomicU32, HintByte};
@@ -8,14 +9,14 @@ use crate::sync::{AtomicU32, HintByte};
 /// a WebAssembly worker. `SlotWriter::into_binding` makes it.
 ///
 /// The addresses are those of the process that the arena is in. Where another one maps the memory
-/// elsewhere, it moves all three by the same distance.
+/// elsewhere, it moves all four by the same distance.
 ///
 /// In C11 terms, for the one writer of the slot, which `slot` points to:
 ///
 /// ```c
 /// _Atomic(uint32_t) *version = (void *)slot->version;
 /// _Atomic(uintptr_t) *payload = (void *)slot->payload;
-/// _Atomic(uint8_t) *hint = (void *)slot->hint;
+/// _Atomic(uint8_t) *hint = (void *)slot->hint, *chunk_hint = (void *)slot->chunk_hint;
 ///
 /// uint32_t odd = atomic_load_explicit(version, memory_order_relaxed) | 1;
 /// atomic_store_explicit(version, odd, memory_order_relaxed);
@@ -24,6 +25,7 @@ use crate::sync::{AtomicU32, HintByte};
 ///     atomic_store_explicit(&payload[i], words[i], memory_order_relaxed);
 /// atomic_store_explicit(version, odd + 1, memory_order_release);
 /// atomic_store_explicit(hint, 1, memory_order_release);
+/// atomic_store_explicit(chunk_hint, 1, memory_order_release);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -33,8 +35,10 @@ pub struct SlotBinding {
     pub version: *mut u32,
     /// The slot's bytes, aligned to a machine word.
     pub payload: *mut u8,
-    /// The hint byte of the slot's line of 16.
+    /// The slot's hint byte.
     pub hint: *mut u8,
+    /// The hint byte of its chunk.
+    pub chunk_hint: *mut u8,
     /// How many bytes the slot has: a multiple of a machine word.
     pub stride: usize,
     /// The slot's chunk in its arena.
@@ -74,12 +78,15 @@ impl SlotBinding {
             (
                 AtomicU32::from_ptr(self.version),
                 Words::from_raw(self.payload, self.stride),
-                &*self.hint.cast::<HintByte>(),
+                Hint {
+                    slot: &*self.hint.cast::<HintByte>(),
+                    chunk: &*self.chunk_hint.cast::<HintByte>(),
+                },
             )
         };
         seqlock::write(version, payload, bytes)?;
         // After the version, as in `SlotWriter::write`.
-        hint.set();
+        hint.leave();
         Ok(())
     }
 }

@@ -8,13 +8,6 @@ use crate::sync::{AtomicU32, AtomicUsize};
 /// Slots in a chunk: what an arena grows by.
 pub const CHUNK_SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
 
-/// Slots in a line, which share a hint: as many as there are versions in 64 bytes, the common size
-/// of a cache line. A reader that follows a hint touches one line of versions.
-pub const LINE_SLOTS: usize = if cfg!(loom) { 2 } else { 16 };
-
-/// Lines in a chunk.
-pub(super) const LINES: usize = CHUNK_SLOTS / LINE_SLOTS;
-
 /// Words of payload in a chunk of slots of `stride` bytes: the `WORDS` of a
 /// [`StaticArena`](super::StaticArena).
 ///
@@ -30,21 +23,15 @@ pub const fn chunk_words(stride: usize) -> usize {
     stride / WORD * CHUNK_SLOTS
 }
 
-/// What a reader compares before it looks at the payload of 16 slots.
-#[repr(C)]
-pub(super) struct Line {
-    /// Odd while the slot is written, and while it has no value.
-    pub(super) versions: [AtomicU32; LINE_SLOTS],
-    /// How many times the slot was given to be allocated. Changes only while the version is odd,
-    /// which it stays until a value is written: so a reader that checks the version of a value
-    /// knows the value's generation too.
-    pub(super) generations: [AtomicU32; LINE_SLOTS],
-}
-
 /// 64 slots. All zeros is a chunk in which no slot was ever allocated.
 #[repr(C, align(64))]
 pub struct Chunk<P: ?Sized = [AtomicUsize]> {
-    pub(super) lines: [Line; LINES],
+    /// Odd while the slot is written, and while it has no value.
+    pub(super) versions: [AtomicU32; CHUNK_SLOTS],
+    /// How many times the slot was given to be allocated. Changes only while the version is odd,
+    /// which it stays until a value is written: so a reader that checks the version of a value
+    /// knows the value's generation too.
+    pub(super) generations: [AtomicU32; CHUNK_SLOTS],
     /// The owner's: see `Owner`.
     pub(super) links: [AtomicU32; CHUNK_SLOTS],
     pub(super) payload: P,
@@ -58,12 +45,8 @@ impl<const WORDS: usize> Chunk<[AtomicUsize; WORDS]> {
     #[cfg(not(loom))]
     pub(super) const fn empty() -> Self {
         Self {
-            lines: [const {
-                Line {
-                    versions: [const { AtomicU32::new(0) }; LINE_SLOTS],
-                    generations: [const { AtomicU32::new(0) }; LINE_SLOTS],
-                }
-            }; LINES],
+            versions: [const { AtomicU32::new(0) }; CHUNK_SLOTS],
+            generations: [const { AtomicU32::new(0) }; CHUNK_SLOTS],
             links: [const { AtomicU32::new(0) }; CHUNK_SLOTS],
             payload: [const { AtomicUsize::new(0) }; WORDS],
         }
@@ -73,25 +56,11 @@ impl<const WORDS: usize> Chunk<[AtomicUsize; WORDS]> {
     pub(super) fn empty() -> Self {
         use core::array::from_fn;
         Self {
-            lines: from_fn(|_| Line {
-                versions: from_fn(|_| AtomicU32::new(0)),
-                generations: from_fn(|_| AtomicU32::new(0)),
-            }),
+            versions: from_fn(|_| AtomicU32::new(0)),
+            generations: from_fn(|_| AtomicU32::new(0)),
             links: from_fn(|_| AtomicU32::new(0)),
             payload: from_fn(|_| AtomicUsize::new(0)),
         }
-    }
-}
-
-impl<P: ?Sized> Chunk<P> {
-    /// The version of a slot.
-    pub(super) fn version(&self, slot: usize) -> &AtomicU32 {
-        &self.lines[slot / LINE_SLOTS].versions[slot % LINE_SLOTS]
-    }
-
-    /// The generation of a slot.
-    pub(super) fn generation(&self, slot: usize) -> &AtomicU32 {
-        &self.lines[slot / LINE_SLOTS].generations[slot % LINE_SLOTS]
     }
 }
 

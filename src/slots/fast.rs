@@ -1,7 +1,7 @@
 //! What only assembly says: the copy of large payloads ([`read_fast`](super::seqlock::read_fast)),
 //! the prefetch, and relaxed loads and stores of neighbours by vectors.
 
-use super::hints::Hints;
+use super::hints::ChunkHints;
 use super::words::Words;
 
 // Kernels are built without SSE: they, too, get the loads and stores one by one.
@@ -13,7 +13,7 @@ mod vectors;
 mod vectors;
 
 pub(super) use crate::prefetch::to_read as prefetch;
-pub(super) use vectors::{differing, store};
+pub(super) use vectors::{Block, set, store};
 
 /// Copies the payload out into `bytes`, which is as long.
 #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
@@ -81,12 +81,12 @@ pub(super) fn load(payload: Words<'_>, bytes: &mut [u8]) {
     payload.load(bytes);
 }
 
-/// Hints that are looked at together.
+/// Hints of chunks that are looked at together.
 pub(super) const HINTS: usize = 16;
 
-/// Which of the hints, [`HINTS`] or fewer, are [written](Hints::written): a bit each.
+/// Which of the hints, [`HINTS`] or fewer, are [written](ChunkHints::written): a bit each.
 #[inline]
-pub(super) fn written(hints: &[Hints]) -> u32 {
+pub(super) fn written(hints: &[ChunkHints]) -> u32 {
     if let Ok(hints) = hints.try_into() {
         return vectors::written(hints);
     }
@@ -94,7 +94,7 @@ pub(super) fn written(hints: &[Hints]) -> u32 {
 }
 
 #[inline]
-fn written_one_by_one(hints: &[Hints]) -> u32 {
+fn written_one_by_one(hints: &[ChunkHints]) -> u32 {
     let bits = hints.iter().enumerate();
     bits.fold(0, |mask, (i, hints)| {
         mask | u32::from(hints.written.is_set()) << i

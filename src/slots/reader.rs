@@ -7,18 +7,20 @@ mod visit;
 
 use core::fmt;
 
-use ahead::Ahead;
+use ahead::{Ahead, DISTANCE};
 use bytemuck::AnyBitPattern;
 
 pub use error::ReaderError;
 pub use seen::Seen;
+use visit::Found;
 
 use super::arena::Arena;
-use super::chunk::{CHUNK_SLOTS, LINE_SLOTS, LINES};
+use super::chunk::CHUNK_SLOTS;
 use super::claim::Claimed;
 use super::storage::Storage;
-use super::words::WORD;
+use super::words::{BLOCK, WORD};
 use super::writer::SlotId;
+use crate::sync::HintByte;
 
 /// Words of mirror for an arena of `slots` slots of `stride` bytes: whole chunks of them, and one
 /// slot more, where the last value waits until the new one is known to be whole.
@@ -112,10 +114,9 @@ where
         seen.as_mut().fill(Seen::ZERO);
         let storage = arena.storage();
         // The reader before took the owner's hints. Of a chunk that is not there yet there are none.
-        for (index, hints) in storage.hints().iter().enumerate() {
-            if let Some(chunk) = storage.chunk(index / LINES) {
-                let mut seen = seen.as_mut()[index / LINES].line(index % LINES);
-                seen.renew(&chunk.lines[index % LINES], hints);
+        for (index, (hints, seen)) in storage.hints().iter().zip(seen.as_mut()).enumerate() {
+            if let Some(chunk) = storage.chunk(index) {
+                seen.renew(chunk, hints);
             }
         }
         let reader = Self {
@@ -130,10 +131,17 @@ where
 
     /// Makes the next descend compare every slot, hinted or not.
     ///
-    /// For a writer that was killed after its value and before its hint. Nothing else needs it.
+    /// For a writer that was killed after its value and before its hint, where its slot is not
+    /// [recovered](super::Owner::recover). Nothing else needs it.
     pub fn rescan(&self) {
-        let hints = self.arena.storage().hints();
-        hints.iter().for_each(|hints| hints.written.set());
+        let storage = self.arena.storage();
+        let hints = storage.slot_hints().iter().zip(storage.hints());
+        for (index, (slots, chunk)) in hints.enumerate() {
+            if storage.chunk(index).is_some() {
+                slots.iter().for_each(HintByte::set);
+                chunk.written.set();
+            }
+        }
     }
 
     /// Copies every value that changed into the mirror, and gives the changed parts of the mirror to
@@ -143,41 +151,69 @@ where
     /// newer one is under way. Each slot is read once: this takes no longer because somebody writes.
     ///
     /// If `sink` unwinds, the mirror is right, but the parts not yet given are not given again.
-    pub fn descend(&mut self, mut sink: impl FnMut(usize, &[u8])) -> Descent {
+    pub fn descend(&mut self, sink: impl FnMut(usize, &[u8])) -> Descent {
         let stride = self.arena.stride() / WORD;
-        let mut descent = Descent::default();
-        let values = self.arena.capacity() * stride;
+        // The same twice: of the stride that the compiler knows, there is less to compute a slot. Where
+        // the program's size counts more, once.
+        if cfg!(target_pointer_width = "64") && stride == BLOCK {
+            self.descend_by(BLOCK, sink)
+        } else {
+            self.descend_by(stride, sink)
+        }
+    }
+
+    #[inline(always)]
+    fn descend_by(&mut self, stride: usize, mut sink: impl FnMut(usize, &[u8])) -> Descent {
+        let storage = self.arena.storage();
+        let hints = storage.hints();
+        let seen = &mut self.seen.as_mut()[..hints.len()];
+        let values = hints.len() * CHUNK_SLOTS * stride;
         let (mirror, scratch) = self.mirror.as_mut().split_at_mut(values);
         let scratch = &mut scratch[..stride];
-        let seen = self.seen.as_mut();
+        let mut descent = Descent::default();
         let mut run = 0..0;
-        let mut ahead = Ahead::new(self.arena.storage());
-        while let Some(touched) = ahead.next(stride, seen, mirror) {
-            let seen = seen[touched.index / LINES].line(touched.index % LINES);
-            let first = touched.index * LINE_SLOTS * stride;
-            let values = &mut mirror[first..][..LINE_SLOTS * stride];
-            let found = visit::visit(&touched, stride, seen, values, scratch);
-            if found.torn != 0 {
-                touched.hints.written.set();
+        let mut ahead = Ahead::new(storage);
+        // One loop without calls, and few stores but those to the mirror: a processor only has so many
+        // instructions and stores under way, and so many slots' memory as they are of.
+        while let Some(group) = ahead.next() {
+            for index in group.slots.iter().take(DISTANCE).skip(group.asked) {
+                visit::ask(storage, *index as usize, stride, seen, mirror);
             }
-            descent.visited += touched.changed.count_ones() as usize;
-            descent.updated += found.updated.count_ones() as usize;
-            descent.torn += found.torn.count_ones() as usize;
-            let mut updated = found.updated;
-            while updated != 0 {
-                let slot = updated.trailing_zeros();
-                let len = (updated >> slot).trailing_ones();
-                // Adding to the lowest bit of a run carries through it.
-                updated &= updated.wrapping_add(1 << slot);
-                let start = first + slot as usize * stride;
-                if run.end != start {
-                    give(&mut sink, mirror, run);
-                    run = start..start;
+            for (i, index) in group.slots[..group.given].iter().enumerate() {
+                if let Some(next) = group.slots.get(i + DISTANCE) {
+                    visit::ask(storage, *next as usize, stride, seen, mirror);
                 }
-                run.end = start + len as usize * stride;
+                let index = *index as usize;
+                let start = index * stride;
+                let (index, slot) = (index / CHUNK_SLOTS, index % CHUNK_SLOTS);
+                // Without a chunk no slot of it was ever written.
+                let Some(chunk) = storage.chunk(index) else {
+                    continue;
+                };
+                let (hints, seen) = (&hints[index], &mut seen[index]);
+                let value = &mut mirror[start..][..stride];
+                match visit::visit(chunk, hints, slot, seen, value, scratch) {
+                    Found::Updated => {
+                        descent.updated += 1;
+                        if run.end != start {
+                            give(&mut sink, mirror, run);
+                            run = start..start;
+                        }
+                        run.end = start + stride;
+                    }
+                    Found::Torn => {
+                        descent.torn += 1;
+                        if let Some(hint) = storage.hint(index, slot) {
+                            hint.leave();
+                        }
+                    }
+                    Found::NoValue => descent.visited += 1,
+                    Found::Unchanged => {}
+                }
             }
         }
         give(&mut sink, mirror, run);
+        descent.visited += descent.updated + descent.torn;
         descent
     }
 
@@ -186,9 +222,8 @@ where
     #[must_use]
     pub fn value(&self, id: SlotId) -> Option<&[u8]> {
         let seen = self.seen.as_ref().get(id.index() / CHUNK_SLOTS)?;
-        let (line, slot) = (id.index() / LINE_SLOTS % LINES, id.index() % LINE_SLOTS);
-        let has_value = seen::has_value(seen.versions[line][slot]);
-        if seen.generations[line][slot] != id.generation || !has_value {
+        let slot = id.index() % CHUNK_SLOTS;
+        if seen.generations[slot] != id.generation || !seen::has_value(seen.versions[slot]) {
             return None;
         }
         let stride = self.arena.stride();
@@ -213,6 +248,13 @@ where
 fn give(sink: &mut impl FnMut(usize, &[u8]), mirror: &[usize], run: core::ops::Range<usize>) {
     if !run.is_empty() {
         sink(run.start * WORD, bytemuck::cast_slice(&mirror[run]));
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl<A: Storage, S, M> defmt::Format for Reader<'_, A, S, M> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Reader({})", self.arena);
     }
 }
 

@@ -175,6 +175,15 @@ fn whole(read: Result<Read, WrongLength>) -> Read {
     read.unwrap_or(Read::Torn)
 }
 
+#[cfg(feature = "defmt")]
+impl<T> defmt::Format for Slot<T> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        // Relaxed: it is only shown.
+        let version = self.version.load(crate::sync::Ordering::Relaxed);
+        defmt::write!(f, "Slot(version {})", version);
+    }
+}
+
 impl<T> fmt::Debug for Slot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")
@@ -195,6 +204,13 @@ impl<T: NoUninit + AnyBitPattern> Writer<'_, T> {
     pub fn write(&mut self, value: &T) {
         // SAFETY: the slot's claim is ours, and `&mut self` is this call's.
         unsafe { self.slot.write(value) }
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl<T> defmt::Format for Writer<'_, T> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Writer({})", self.slot);
     }
 }
 

@@ -12,10 +12,10 @@ pub use borrowed::{Borrowed, bytes_for};
 #[cfg(all(feature = "alloc", not(loom)))]
 pub use growing::Growing;
 
-use super::chunk::{CHUNK_SLOTS, Chunk, LINES};
-use super::hints::Hints;
+use super::chunk::{CHUNK_SLOTS, Chunk};
+use super::hints::{ChunkHints, Hint, SlotHints};
 use super::words::WORD;
-use crate::sync::AtomicUsize;
+use crate::sync::{AtomicUsize, HintByte};
 
 /// Where an arena's chunks are: [`Inline`], [`Borrowed`] or [`Growing`].
 ///
@@ -25,9 +25,23 @@ pub trait Storage: private::Sealed {
     #[doc(hidden)]
     fn stride(&self) -> usize;
 
-    /// The hints of each line of each chunk that there can be.
+    /// The hints of the slots of each chunk that there can be.
     #[doc(hidden)]
-    fn hints(&self) -> &[Hints];
+    fn slot_hints(&self) -> &[SlotHints];
+
+    /// The hints of each chunk that there can be: as many.
+    #[doc(hidden)]
+    fn hints(&self) -> &[ChunkHints];
+
+    /// Where the writer of a slot leaves its hint.
+    #[doc(hidden)]
+    #[inline]
+    fn hint(&self, chunk: usize, slot: usize) -> Option<Hint<'_>> {
+        Some(Hint {
+            slot: self.slot_hints().get(chunk)?.get(slot)?,
+            chunk: &self.hints().get(chunk)?.written,
+        })
+    }
 
     /// The chunk, if it is there.
     #[doc(hidden)]
@@ -48,7 +62,8 @@ pub(super) mod private {
 /// Chunks inside the arena itself.
 pub struct Inline<const CHUNKS: usize, const WORDS: usize> {
     chunks: [Chunk<[AtomicUsize; WORDS]>; CHUNKS],
-    hints: [[Hints; LINES]; CHUNKS],
+    slot_hints: [SlotHints; CHUNKS],
+    hints: [ChunkHints; CHUNKS],
 }
 
 impl<const CHUNKS: usize, const WORDS: usize> Inline<CHUNKS, WORDS> {
@@ -56,15 +71,18 @@ impl<const CHUNKS: usize, const WORDS: usize> Inline<CHUNKS, WORDS> {
     pub(super) const fn new() -> Self {
         Self {
             chunks: [const { Chunk::empty() }; CHUNKS],
-            hints: [const { [const { Hints::new() }; LINES] }; CHUNKS],
+            slot_hints: [const { [const { HintByte::new() }; CHUNK_SLOTS] }; CHUNKS],
+            hints: [const { ChunkHints::new() }; CHUNKS],
         }
     }
 
     #[cfg(loom)]
     pub(super) fn new() -> Self {
+        use core::array::from_fn;
         Self {
-            chunks: core::array::from_fn(|_| Chunk::empty()),
-            hints: core::array::from_fn(|_| core::array::from_fn(|_| Hints::new())),
+            chunks: from_fn(|_| Chunk::empty()),
+            slot_hints: from_fn(|_| from_fn(|_| HintByte::new())),
+            hints: from_fn(|_| ChunkHints::new()),
         }
     }
 }
@@ -78,8 +96,13 @@ impl<const CHUNKS: usize, const WORDS: usize> Storage for Inline<CHUNKS, WORDS> 
     }
 
     #[inline]
-    fn hints(&self) -> &[Hints] {
-        self.hints.as_flattened()
+    fn slot_hints(&self) -> &[SlotHints] {
+        &self.slot_hints
+    }
+
+    #[inline]
+    fn hints(&self) -> &[ChunkHints] {
+        &self.hints
     }
 
     #[inline]

@@ -125,6 +125,13 @@ impl<'a> Words<'a> {
     }
 }
 
+#[cfg(feature = "defmt")]
+impl defmt::Format for Words<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Words({} bytes)", self.len());
+    }
+}
+
 impl fmt::Debug for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Words({} bytes)", self.len())

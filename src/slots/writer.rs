@@ -4,9 +4,10 @@ use core::fmt;
 
 use bytemuck::NoUninit;
 
+use super::hints::Hint;
 use super::seqlock::{self, WrongLength};
 use super::words::Words;
-use crate::sync::{AtomicU32, HintByte};
+use crate::sync::AtomicU32;
 
 /// A slot, and which of its uses.
 ///
@@ -57,7 +58,7 @@ pub struct SlotWriter<'a> {
     id: SlotId,
     version: &'a AtomicU32,
     payload: Words<'a>,
-    hint: &'a HintByte,
+    hint: Hint<'a>,
 }
 
 impl<'a> SlotWriter<'a> {
@@ -65,7 +66,7 @@ impl<'a> SlotWriter<'a> {
         id: SlotId,
         version: &'a AtomicU32,
         payload: Words<'a>,
-        hint: &'a HintByte,
+        hint: Hint<'a>,
     ) -> Self {
         Self {
             id,
@@ -75,7 +76,7 @@ impl<'a> SlotWriter<'a> {
         }
     }
 
-    pub(super) fn hint(&self) -> &'a HintByte {
+    pub(super) fn hint(&self) -> Hint<'a> {
         self.hint
     }
 
@@ -94,7 +95,7 @@ impl<'a> SlotWriter<'a> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), WrongLength> {
         seqlock::write(self.version, self.payload, bytes)?;
         // After the version: a reader that takes the hint finds it even and new.
-        self.hint.set();
+        self.hint.leave();
         Ok(())
     }
 
@@ -119,7 +120,8 @@ impl<'a> SlotWriter<'a> {
         super::SlotBinding {
             version: self.version.as_ptr(),
             payload: self.payload.as_ptr().cast_mut(),
-            hint: self.hint.as_ptr(),
+            hint: self.hint.slot.as_ptr(),
+            chunk_hint: self.hint.chunk.as_ptr(),
             stride: self.payload.len(),
             chunk: self.id.index / super::CHUNK_SLOTS as u32,
             slot: self.id.index % super::CHUNK_SLOTS as u32,

@@ -115,7 +115,7 @@ static void bad_slots(void) {
     struct {
         size_t payload[STRIDE / sizeof(size_t)];
         uint32_t version;
-        uint8_t hint;
+        uint8_t hint, chunk_hint;
     } memory, untouched;
     char value[1 + STRIDE + 1];
     size_t misaligned[1 + sizeof(PugmarkSlotBinding) / sizeof(size_t)];
@@ -128,6 +128,7 @@ static void bad_slots(void) {
     good.version = &memory.version;
     good.payload = (uint8_t *)memory.payload;
     good.hint = &memory.hint;
+    good.chunk_hint = &memory.chunk_hint;
     good.stride = STRIDE;
 
     EXPECT(NULL, pugmark_slot_write(NULL, value, STRIDE));
@@ -148,6 +149,9 @@ static void bad_slots(void) {
     bad = good;
     bad.hint = NULL;
     EXPECT(NULL, pugmark_slot_write(&bad, value, STRIDE));
+    bad = good;
+    bad.chunk_hint = NULL;
+    EXPECT(NULL, pugmark_slot_write(&bad, value, STRIDE));
 
     bad = good;
     bad.stride = 0;
@@ -165,7 +169,7 @@ static void bad_slots(void) {
     EXPECT(OK, pugmark_slot_write(&good, askew(value), STRIDE));
     EXPECT_TRUE(memcmp(memory.payload, value, STRIDE) == 0);
     EXPECT_TRUE(memory.version == 2);
-    EXPECT_TRUE(memory.hint == 1);
+    EXPECT_TRUE(memory.hint == 1 && memory.chunk_hint == 1);
 }
 
 /* Writing while another process reads. It knows this layout, and the values, too. */
@@ -200,6 +204,7 @@ static void *write_slots(void *unused) {
         slots[slot].version = (uint32_t *)here(slots[slot].version);
         slots[slot].payload = (uint8_t *)here(slots[slot].payload);
         slots[slot].hint = (uint8_t *)here(slots[slot].hint);
+        slots[slot].chunk_hint = (uint8_t *)here(slots[slot].chunk_hint);
     }
     for (round = 1; round <= rounds; round++) {
         for (slot = 0; slot < SLOTS; slot++) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{
     AtomicU8, AtomicU32, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
 use loom::thread;
@@ -14,7 +14,7 @@ use pugmark::slots::{Reader, Seen, WORD, chunk_words, mirror_words};
 use crate::arena::with_arena;
 use crate::check::{fails, holds};
 
-/// Two slots of one line, a word each.
+/// Two slots of one chunk, a word each.
 const WORDS: usize = chunk_words(WORD);
 
 type Arena = StaticArena<1, WORDS>;
@@ -66,42 +66,47 @@ fn two_writers_beside_descend() {
     holds(|| library(2, 1));
 }
 
-/// Two slots and their hint, by hand.
+/// Two slots of a chunk and their hints, by hand.
 struct ByHand {
     versions: [AtomicU32; 2],
     values: [AtomicUsize; 2],
-    hint: AtomicU8,
-    set: Set,
+    slots: [AtomicU8; 2],
+    chunk: AtomicU8,
+    leave: Leave,
     take: Take,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Set {
-    /// After the version, by a read-modify-write: as the library, on a multi-copy atomic machine.
+enum Leave {
+    /// The slot's hint after the version, the chunk's after that, with a fence before each: as the
+    /// library, where nothing but C11 is known of the machine.
     AfterEnd,
-    /// After the version, by a plain store: as the library, on any machine that C11 allows.
-    AfterEndByStore,
-    AfterEndRelaxed,
+    /// The same by release stores alone: as the library, on a multi-copy atomic machine.
+    WithoutFences,
     BeforeEnd,
+    ChunkFirst,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Take {
-    SwapThenCompare,
-    /// Clears without a read of what it clears.
-    StoreThenCompare,
-    SwapRelaxed,
-    CompareThenSwap,
+    /// The chunk's hint cleared, a fence, the slots' hints that are set cleared, a fence, the versions.
+    ClearThenLook,
+    NoFenceAfterChunk,
+    NoFenceAfterSlots,
+    ChunkLast,
+    SlotsLast,
+    /// Clears the slots' hints that it did not find set as well.
+    ClearAll,
 }
 
 impl ByHand {
-    fn new(set: Set, take: Take) -> Self {
-        let hint = AtomicU8::new(0);
+    fn new(leave: Leave, take: Take) -> Self {
         Self {
             versions: [AtomicU32::new(0), AtomicU32::new(0)],
             values: [AtomicUsize::new(0), AtomicUsize::new(0)],
-            hint,
-            set,
+            slots: [AtomicU8::new(0), AtomicU8::new(0)],
+            chunk: AtomicU8::new(0),
+            leave,
             take,
         }
     }
@@ -112,54 +117,86 @@ impl ByHand {
         version.store(odd, Relaxed);
         fence(Release);
         self.values[slot].store(value, Relaxed);
-        if self.set == Set::BeforeEnd {
-            self.hint.swap(1, AcqRel);
+        if self.leave == Leave::BeforeEnd {
+            self.leave(slot);
         }
         version.store(odd + 1, Release);
-        match self.set {
-            Set::AfterEnd => _ = self.hint.swap(1, AcqRel),
-            Set::AfterEndByStore => self.hint.store(1, Release),
-            Set::AfterEndRelaxed => _ = self.hint.swap(1, Relaxed),
-            Set::BeforeEnd => {}
+        if self.leave != Leave::BeforeEnd {
+            self.leave(slot);
         }
     }
 
-    /// A torn slot is hinted by its writer alone, so that the order of its hint matters.
+    fn leave(&self, slot: usize) {
+        let mut hints = [&self.slots[slot], &self.chunk];
+        if self.leave == Leave::ChunkFirst {
+            hints.reverse();
+        }
+        for hint in hints {
+            if self.leave != Leave::WithoutFences {
+                fence(SeqCst);
+            }
+            hint.store(1, Release);
+        }
+    }
+
+    /// A torn slot is hinted by its writer alone, so that the order of its hints matters.
     fn descend(&self, seen: &mut [u32; 2], mirror: &mut [usize; 2]) {
-        // A plain load: beside a plain store loom takes no read-modify-write for atomic.
-        if self.hint.load(Relaxed) == 0 {
+        let take = self.take;
+        if self.chunk.load(Relaxed) == 0 {
             return;
         }
-        match self.take {
-            Take::SwapThenCompare => _ = self.hint.swap(0, Acquire),
-            Take::SwapRelaxed => _ = self.hint.swap(0, Relaxed),
-            Take::StoreThenCompare => self.hint.store(0, Relaxed),
-            Take::CompareThenSwap => {}
+        if take != Take::ChunkLast {
+            self.chunk.store(0, Relaxed);
+        }
+        if take != Take::NoFenceAfterChunk {
+            fence(SeqCst);
+        }
+        let found = [0, 1].map(|slot| self.slots[slot].load(Relaxed) != 0);
+        for slot in 0..2 {
+            if take == Take::ClearAll || found[slot] && take != Take::SlotsLast {
+                self.slots[slot].store(0, Relaxed);
+            }
+        }
+        if take != Take::NoFenceAfterSlots {
+            fence(SeqCst);
         }
         for slot in 0..2 {
-            let looked = self.versions[slot].load(Acquire);
-            if looked & 1 != 0 || looked == seen[slot] {
-                continue;
-            }
-            let value = self.values[slot].load(Relaxed);
-            fence(Acquire);
-            if self.versions[slot].load(Relaxed) == looked {
-                (seen[slot], mirror[slot]) = (looked, value);
+            if found[slot] {
+                self.read(slot, &mut seen[slot], &mut mirror[slot]);
             }
         }
-        if self.take == Take::CompareThenSwap {
-            self.hint.swap(0, Acquire);
+        for slot in 0..2 {
+            if found[slot] && take == Take::SlotsLast {
+                self.slots[slot].store(0, Relaxed);
+            }
+        }
+        if take == Take::ChunkLast {
+            self.chunk.store(0, Relaxed);
+        }
+    }
+
+    fn read(&self, slot: usize, seen: &mut u32, mirror: &mut usize) {
+        let looked = self.versions[slot].load(Acquire);
+        if looked & 1 != 0 || looked == *seen {
+            return;
+        }
+        let value = self.values[slot].load(Relaxed);
+        fence(Acquire);
+        if self.versions[slot].load(Relaxed) == looked {
+            (*seen, *mirror) = (looked, value);
         }
     }
 }
 
-fn by_hand(set: Set, take: Take, writers: usize) {
-    let slots = Arc::new(ByHand::new(set, take));
+/// `writes` writes by each of `writers` threads, to a slot each, beside a descend, and another one
+/// after them.
+fn by_hand(leave: Leave, take: Take, writers: usize, writes: usize) {
+    let slots = Arc::new(ByHand::new(leave, take));
     let (mut seen, mut mirror) = ([0; 2], [0; 2]);
     let threads: Vec<_> = (0..writers)
         .map(|slot| {
             let slots = Arc::clone(&slots);
-            thread::spawn(move || slots.write(slot, 7))
+            thread::spawn(move || (1..=writes).for_each(|value| slots.write(slot, value)))
         })
         .collect();
     slots.descend(&mut seen, &mut mirror);
@@ -168,59 +205,61 @@ fn by_hand(set: Set, take: Take, writers: usize) {
         .for_each(|thread| thread.join().unwrap());
     slots.descend(&mut seen, &mut mirror);
     for (slot, value) in mirror.iter().enumerate().take(writers) {
-        assert!(*value == 7, "lost value: {value} of slot {slot}");
+        assert!(*value == writes, "lost value: {value} of slot {slot}");
     }
 }
 
 #[test]
 fn by_hand_two_writers() {
-    holds(|| by_hand(Set::AfterEnd, Take::SwapThenCompare, 2));
+    holds(|| by_hand(Leave::AfterEnd, Take::ClearThenLook, 2, 1));
 }
 
 #[test]
-fn by_hand_plain_store_of_one_writer() {
-    holds(|| by_hand(Set::AfterEndByStore, Take::SwapThenCompare, 1));
+fn by_hand_two_writes() {
+    holds(|| by_hand(Leave::AfterEnd, Take::ClearThenLook, 1, 2));
+}
+
+fn loses(leave: Leave, take: Take, writers: usize, writes: usize) {
+    fails("lost value", move || by_hand(leave, take, writers, writes));
 }
 
 /// Why `HintByte` asks for a multi-copy atomic machine.
 #[test]
-fn plain_stores_of_two_writers_where_stores_reach_others_apart() {
-    fails("lost value", || {
-        by_hand(Set::AfterEndByStore, Take::SwapThenCompare, 2);
-    });
+fn set_without_fences_where_stores_reach_others_apart() {
+    loses(Leave::WithoutFences, Take::ClearThenLook, 1, 2);
 }
 
 #[test]
 fn hint_before_the_end() {
-    fails("lost value", || {
-        by_hand(Set::BeforeEnd, Take::SwapThenCompare, 1)
-    });
+    loses(Leave::BeforeEnd, Take::ClearThenLook, 1, 1);
 }
 
 #[test]
-fn hint_relaxed() {
-    fails("lost value", || {
-        by_hand(Set::AfterEndRelaxed, Take::SwapThenCompare, 1)
-    });
+fn hint_of_the_chunk_first() {
+    loses(Leave::ChunkFirst, Take::ClearThenLook, 2, 1);
 }
 
 #[test]
-fn taken_by_a_store() {
-    fails("lost value", || {
-        by_hand(Set::AfterEnd, Take::StoreThenCompare, 1)
-    });
+fn no_fence_after_the_chunk() {
+    loses(Leave::AfterEnd, Take::NoFenceAfterChunk, 2, 1);
 }
 
 #[test]
-fn taken_relaxed() {
-    fails("lost value", || {
-        by_hand(Set::AfterEnd, Take::SwapRelaxed, 1)
-    });
+fn no_fence_after_the_slots() {
+    loses(Leave::AfterEnd, Take::NoFenceAfterSlots, 1, 2);
 }
 
 #[test]
-fn compared_then_taken() {
-    fails("lost value", || {
-        by_hand(Set::AfterEnd, Take::CompareThenSwap, 1)
-    });
+fn chunk_cleared_after_its_slots() {
+    loses(Leave::AfterEnd, Take::ChunkLast, 2, 1);
+}
+
+#[test]
+fn slots_cleared_after_their_versions() {
+    loses(Leave::AfterEnd, Take::SlotsLast, 1, 2);
+}
+
+#[test]
+fn cleared_without_a_look() {
+    loses(Leave::AfterEnd, Take::ClearAll, 2, 1);
 }

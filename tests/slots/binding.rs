@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use pugmark::slots::{CHUNK_SLOTS, LINE_SLOTS, Reader, Seen, bytes_for, chunk_words, mirror_words};
+use pugmark::slots::{CHUNK_SLOTS, Reader, Seen, bytes_for, chunk_words, mirror_words};
 use pugmark::{BorrowedArena, SlotBinding, StaticArena};
 
 #[test]
@@ -50,23 +50,23 @@ fn the_addresses_are_as_documented() {
             version,
             payload,
             hint,
+            chunk_hint,
             chunk,
             slot,
             ..
         } = writer.into_binding();
-        let (in_chunk, line) = (index % CHUNK_SLOTS, index / LINE_SLOTS);
+        let in_chunk = index % CHUNK_SLOTS;
         assert_eq!(
             (chunk as usize, slot as usize),
             (index / CHUNK_SLOTS, in_chunk)
         );
         let start = base + index / CHUNK_SLOTS * chunk_bytes;
-        let (version, payload, hint) = (version as usize, payload as usize, hint as usize);
-        assert_eq!(
-            version,
-            start + in_chunk / LINE_SLOTS * 128 + in_chunk % LINE_SLOTS * 4
-        );
-        assert_eq!(payload, start + 3 * 4 * CHUNK_SLOTS + in_chunk * STRIDE);
-        assert_eq!(hint, base + 2 * chunk_bytes + 2 * line);
+        assert_eq!(version as usize, start + 4 * in_chunk);
+        let payloads = start + 3 * 4 * CHUNK_SLOTS;
+        assert_eq!(payload as usize, payloads + in_chunk * STRIDE);
+        let hints = base + 2 * chunk_bytes;
+        assert_eq!(hint as usize, hints + index);
+        assert_eq!(chunk_hint as usize, hints + 128 + 2 * (index / CHUNK_SLOTS));
     }
 }
 
@@ -80,8 +80,8 @@ fn the_generation_after_the_last_is_the_first() {
     let arena = unsafe { BorrowedArena::in_memory(memory, bytes, 64, 16) }.unwrap();
     let mut owner = arena.owner().unwrap();
     let _lost = owner.allocate().unwrap();
-    // SAFETY: the slot's generation, behind 16 versions, which nobody else accesses now.
-    unsafe { memory.cast::<u32>().add(LINE_SLOTS).write(u32::MAX) };
+    // SAFETY: the slot's generation, behind 64 versions, which nobody else accesses now.
+    unsafe { memory.cast::<u32>().add(CHUNK_SLOTS).write(u32::MAX) };
     // SAFETY: the writer is not used.
     let writer = unsafe { owner.recover(0) }.unwrap();
     owner.free(writer).unwrap();

@@ -70,6 +70,7 @@ pub fn run() {
         version: memory.here(slot.version, start),
         payload: memory.here(slot.payload, start),
         hint: memory.here(slot.hint, start),
+        chunk_hint: memory.here(slot.chunk_hint, start),
         ..slot
     });
 

@@ -18,7 +18,8 @@ let counts;
 const { exports } = new WebAssembly.Instance(module, {
   env: {
     memory,
-    bound: (version, payload, hint, stride) => slots.push({ version, payload, hint, stride }),
+    bound: (version, payload, hint, chunkHint, stride) =>
+      slots.push({ version, payload, hint, chunkHint, stride }),
     changed: (offset, bytes, length) => ranges.push({ offset, bytes, length }),
     descended: (visited, updated, torn) => (counts = { visited, updated, torn }),
   },

@@ -15,18 +15,19 @@ const words = new Uint32Array(memory.buffer);
 const bytes = new Uint8Array(memory.buffer);
 
 /** By the protocol that `SlotBinding` states, without pugmark. */
-function writePlain({ version, payload, hint }, value) {
+function writePlain({ version, payload, hint, chunkHint }, value) {
   const odd = Atomics.load(words, version / 4) | 1;
   Atomics.store(words, version / 4, odd);
   value.forEach((word, at) => Atomics.store(words, payload / 4 + at, word));
   Atomics.store(words, version / 4, odd + 1);
   Atomics.store(bytes, hint, 1);
+  Atomics.store(bytes, chunkHint, 1);
 }
 
 /** By `SlotBinding::write`. */
-function writeBinding({ version, payload, hint }, value) {
+function writeBinding({ version, payload, hint, chunkHint }, value) {
   buffer.set(value);
-  if (!exports.write(version, payload, hint, buffer.byteOffset)) {
+  if (!exports.write(version, payload, hint, chunkHint, buffer.byteOffset)) {
     throw new Error('a slot of another length');
   }
 }

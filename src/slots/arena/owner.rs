@@ -1,9 +1,9 @@
 use core::fmt;
 
 use super::{Arena, ArenaFull, ForeignWriter, NotAllocated};
-use crate::slots::chunk::{CHUNK_SLOTS, Chunk, LINE_SLOTS};
+use crate::slots::chunk::{CHUNK_SLOTS, Chunk};
 use crate::slots::claim::Claimed;
-use crate::slots::hints::Hints;
+use crate::slots::hints::{ChunkHints, Hint};
 use crate::slots::seqlock;
 use crate::slots::storage::Storage;
 use crate::slots::writer::{SlotId, SlotWriter};
@@ -71,20 +71,21 @@ impl<'a, S: Storage> Owner<'a, S> {
     /// slot's.
     pub fn free(&mut self, writer: SlotWriter<'a>) -> Result<(), ForeignWriter<'a>> {
         let index = writer.id().index;
-        let (Some(hints), Some((chunk, slot))) = (self.hints(index), self.locate(index)) else {
+        let located = (self.hints(index), self.hint(index), self.locate(index));
+        let (Some(hints), Some(hint), Some((chunk, slot))) = located else {
             return Err(ForeignWriter { writer });
         };
         // The index alone would fit a slot here too; the hint's address is of one arena only. The
         // slot was freed already if another writer of it was recovered, against that one's contract.
-        let generation = chunk.generation(slot).load(Relaxed);
-        if !core::ptr::eq(&hints.written, writer.hint())
+        let generation = chunk.generations[slot].load(Relaxed);
+        if !core::ptr::eq(hint.slot, writer.hint().slot)
             || chunk.links[slot].load(Relaxed) != ALLOCATED
             || generation != writer.id().generation
         {
             return Err(ForeignWriter { writer });
         }
         void(chunk, slot, hints);
-        hints.written.set();
+        hint.leave();
         chunk.links[slot].store(self.arena.free.load(Relaxed), Relaxed);
         self.arena.free.store(index + 1, Relaxed);
         Ok(())
@@ -94,7 +95,8 @@ impl<'a, S: Storage> Owner<'a, S> {
     /// ([`SlotWriter::into_binding`]) and no longer used, or dead, perhaps in mid-write.
     ///
     /// The slot keeps its [`SlotId`]. If the writer died in mid-write, the slot is torn until the
-    /// new one writes.
+    /// new one writes. If it died after its value and before its hint, the next descend finds that
+    /// value: this leaves the hint.
     ///
     /// # Errors
     ///
@@ -109,9 +111,10 @@ impl<'a, S: Storage> Owner<'a, S> {
             let located = self.locate(index);
             located.is_some_and(|(chunk, slot)| chunk.links[slot].load(Relaxed) == ALLOCATED)
         });
-        allocated
-            .and_then(|index| self.writer(index))
-            .ok_or(NotAllocated { index })
+        let writer = allocated.and_then(|index| self.writer(index));
+        let writer = writer.ok_or(NotAllocated { index })?;
+        writer.hint().leave();
+        Ok(writer)
     }
 
     /// Slots that are allocated now, counted one by one.
@@ -136,22 +139,27 @@ impl<'a, S: Storage> Owner<'a, S> {
         Some((chunk, index as usize % CHUNK_SLOTS))
     }
 
-    fn hints(&self, index: u32) -> Option<&'a Hints> {
+    fn hints(&self, index: u32) -> Option<&'a ChunkHints> {
         let hints = self.arena.storage.hints();
-        hints.get(index as usize / LINE_SLOTS)
+        hints.get(index as usize / CHUNK_SLOTS)
+    }
+
+    fn hint(&self, index: u32) -> Option<Hint<'a>> {
+        let (chunk, slot) = (index as usize / CHUNK_SLOTS, index as usize % CHUNK_SLOTS);
+        self.arena.storage.hint(chunk, slot)
     }
 
     fn writer(&self, index: u32) -> Option<SlotWriter<'a>> {
         let (chunk, slot) = self.locate(index)?;
         let id = SlotId {
             index,
-            generation: chunk.generation(slot).load(Relaxed),
+            generation: chunk.generations[slot].load(Relaxed),
         };
         Some(SlotWriter::new(
             id,
-            chunk.version(slot),
+            &chunk.versions[slot],
             self.arena.payload(chunk, slot),
-            &self.hints(index)?.written,
+            self.hint(index)?,
         ))
     }
 }
@@ -162,13 +170,20 @@ impl<'a, S: Storage> Owner<'a, S> {
 /// to it the generation is a part of the payload.
 ///
 /// The news of the generation comes after it, and before the end of the next write.
-fn void(chunk: &Chunk, slot: usize, hints: &Hints) {
-    seqlock::begin(chunk.version(slot));
-    let generation = chunk.generation(slot);
+fn void(chunk: &Chunk, slot: usize, hints: &ChunkHints) {
+    seqlock::begin(&chunk.versions[slot]);
+    let generation = &chunk.generations[slot];
     // Never zero again: that is a slot which was never allocated.
     let next = generation.load(Relaxed).wrapping_add(1).max(1);
     generation.store(next, Relaxed);
     hints.reused.set();
+}
+
+#[cfg(feature = "defmt")]
+impl<S: Storage> defmt::Format for Owner<'_, S> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Owner({})", self.arena);
+    }
 }
 
 impl<S: Storage> fmt::Debug for Owner<'_, S> {

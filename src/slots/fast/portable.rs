@@ -1,10 +1,25 @@
 //! Neighbours, one by one.
 
 use super::{HINTS, written_one_by_one};
-use crate::slots::chunk::LINE_SLOTS;
-use crate::slots::hints::Hints;
+use crate::slots::hints::{ChunkHints, SlotHints};
 use crate::slots::words::{BLOCK, WORD};
-use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
+
+/// A block of words, in registers where there are as many.
+pub(in crate::slots) struct Block([usize; BLOCK]);
+
+impl Block {
+    #[inline]
+    pub(in crate::slots) fn load(words: &[AtomicUsize; BLOCK]) -> Self {
+        // Relaxed: the version's fences order the payload as a whole.
+        Self(core::array::from_fn(|i| words[i].load(Relaxed)))
+    }
+
+    #[inline]
+    pub(in crate::slots) fn store(self, into: &mut [usize; BLOCK]) {
+        *into = self.0;
+    }
+}
 
 /// Stores a block of words.
 #[inline]
@@ -16,20 +31,17 @@ pub(in crate::slots) fn store(words: &[AtomicUsize; BLOCK], bytes: &[u8; BLOCK *
     }
 }
 
-/// Which of the hints are [written](Hints::written): a bit each.
+/// Which of the hints are [written](ChunkHints::written): a bit each.
 #[inline]
-pub(super) fn written(hints: &[Hints; HINTS]) -> u32 {
+pub(super) fn written(hints: &[ChunkHints; HINTS]) -> u32 {
     written_one_by_one(hints)
 }
 
-/// Which of the versions are not those seen: a bit each.
+/// Which of a chunk's slots have their hint set: a bit each.
 #[inline]
-pub(in crate::slots) fn differing(
-    versions: &[AtomicU32; LINE_SLOTS],
-    seen: &[u32; LINE_SLOTS],
-) -> u32 {
-    let pairs = versions.iter().zip(seen).enumerate();
-    pairs.fold(0, |mask, (slot, (version, seen))| {
-        mask | u32::from(version.load(Relaxed) != *seen) << slot
+pub(in crate::slots) fn set(hints: &SlotHints) -> u64 {
+    let bits = hints.iter().enumerate();
+    bits.fold(0, |mask, (slot, hint)| {
+        mask | u64::from(hint.is_set()) << slot
     })
 }

@@ -1,10 +1,44 @@
 //! Neighbours at once, by the vectors that every x86-64 program has.
 
+use core::arch::x86_64::__m128i;
+
 use super::HINTS;
-use crate::slots::chunk::LINE_SLOTS;
-use crate::slots::hints::Hints;
+use crate::slots::hints::{ChunkHints, SlotHints};
 use crate::slots::words::{BLOCK, WORD};
-use crate::sync::{AtomicU32, AtomicUsize};
+use crate::sync::AtomicUsize;
+
+/// A block of words, in registers.
+pub(in crate::slots) struct Block([__m128i; 4]);
+
+impl Block {
+    #[inline]
+    pub(in crate::slots) fn load(words: &[AtomicUsize; BLOCK]) -> Self {
+        let (a, b, c, d);
+        // SAFETY: 64 bytes are loaded, as so many relaxed loads would: an aligned word of a vector is
+        // not torn, and to x86 a vector's load is ordered as any.
+        unsafe {
+            core::arch::asm!(
+                "movdqu {a}, [{from}]",
+                "movdqu {b}, [{from} + 16]",
+                "movdqu {c}, [{from} + 32]",
+                "movdqu {d}, [{from} + 48]",
+                from = in(reg) words,
+                a = out(xmm_reg) a,
+                b = out(xmm_reg) b,
+                c = out(xmm_reg) c,
+                d = out(xmm_reg) d,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        Self([a, b, c, d])
+    }
+
+    #[inline]
+    pub(in crate::slots) fn store(self, into: &mut [usize; BLOCK]) {
+        // SAFETY: both are 64 bytes, without padding.
+        *into = unsafe { core::mem::transmute::<[__m128i; 4], [usize; BLOCK]>(self.0) };
+    }
+}
 
 /// Stores a block of words.
 #[inline]
@@ -32,9 +66,9 @@ pub(in crate::slots) fn store(words: &[AtomicUsize; BLOCK], bytes: &[u8; BLOCK *
     }
 }
 
-/// Which of the hints are [written](Hints::written): a bit each.
+/// Which of the hints are [written](ChunkHints::written): a bit each.
 #[inline]
-pub(super) fn written(hints: &[Hints; HINTS]) -> u32 {
+pub(super) fn written(hints: &[ChunkHints; HINTS]) -> u32 {
     let unset: u32;
     // SAFETY: loads the 32 bytes of the hints, as relaxed loads would.
     unsafe {
@@ -58,43 +92,36 @@ pub(super) fn written(hints: &[Hints; HINTS]) -> u32 {
     unset ^ 0xffff
 }
 
-/// Which of the versions are not those seen: a bit each.
+/// Which of a chunk's slots have their hint set: a bit each.
 #[inline]
-pub(in crate::slots) fn differing(
-    versions: &[AtomicU32; LINE_SLOTS],
-    seen: &[u32; LINE_SLOTS],
-) -> u32 {
-    let same: u32;
-    // SAFETY: loads the 64 bytes of each. Those of the versions are relaxed loads of them: no machine
-    // tears an aligned word of a vector.
+pub(in crate::slots) fn set(hints: &SlotHints) -> u64 {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    // SAFETY: loads the 64 bytes of the hints, as relaxed loads would.
     unsafe {
         core::arch::asm!(
-            "movdqu {a}, [{versions}]",
-            "movdqu {b}, [{versions} + 16]",
-            "movdqu {c}, [{versions} + 32]",
-            "movdqu {d}, [{versions} + 48]",
-            "movdqu {t}, [{seen}]",
-            "pcmpeqd {a}, {t}",
-            "movdqu {t}, [{seen} + 16]",
-            "pcmpeqd {b}, {t}",
-            "movdqu {t}, [{seen} + 32]",
-            "pcmpeqd {c}, {t}",
-            "movdqu {t}, [{seen} + 48]",
-            "pcmpeqd {d}, {t}",
-            "packssdw {a}, {b}",
-            "packssdw {c}, {d}",
-            "packsswb {a}, {c}",
-            "pmovmskb {same:e}, {a}",
-            versions = in(reg) versions,
-            seen = in(reg) seen,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
-            c = out(xmm_reg) _,
-            d = out(xmm_reg) _,
-            t = out(xmm_reg) _,
-            same = out(reg) same,
+            "pxor {zero}, {zero}",
+            "movdqu {x}, [{hints}]",
+            "movdqu {y}, [{hints} + 16]",
+            "pcmpeqb {x}, {zero}",
+            "pcmpeqb {y}, {zero}",
+            "pmovmskb {a:e}, {x}",
+            "pmovmskb {b:e}, {y}",
+            "movdqu {x}, [{hints} + 32]",
+            "movdqu {y}, [{hints} + 48]",
+            "pcmpeqb {x}, {zero}",
+            "pcmpeqb {y}, {zero}",
+            "pmovmskb {c:e}, {x}",
+            "pmovmskb {d:e}, {y}",
+            hints = in(reg) hints,
+            zero = out(xmm_reg) _,
+            x = out(xmm_reg) _,
+            y = out(xmm_reg) _,
+            a = out(reg) a,
+            b = out(reg) b,
+            c = out(reg) c,
+            d = out(reg) d,
             options(nostack, preserves_flags, readonly),
         );
     }
-    same ^ 0xffff
+    !(u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48)
 }

@@ -1,206 +1,142 @@
-//! [`Ahead`]: the lines that are hinted, some on their way before they are read.
+//! [`Ahead`]: the slots that are hinted, a group at a time.
 
-use super::seen::Seen;
-use crate::slots::chunk::{Chunk, LINE_SLOTS, LINES, Line};
+use crate::slots::chunk::CHUNK_SLOTS;
 use crate::slots::fast::{self, HINTS, prefetch};
-use crate::slots::hints::Hints;
 use crate::slots::storage::Storage;
-use crate::sync::AtomicUsize;
+use crate::sync::HintByte;
 
-/// Lines in a group: so many that the wait for the first one's memory is shared by many. They are 8
+/// Slots that are on their way while one is read, where there are caches to speak of.
+pub(super) const DISTANCE: usize = if IS_LARGE { 16 } else { 0 };
+
+/// Slots in a group: so many that what is done once for each group is shared by many. They are 4
 /// bytes of stack each, of which a machine of 32 bits may have little.
-const GROUP: usize = if cfg!(target_pointer_width = "64") {
-    64
-} else {
-    HINTS
-};
+const GROUP: usize = if IS_LARGE { 256 } else { 64 };
 
-/// Lines whose values are on their way while one is read.
-const DISTANCE: usize = 4;
+const IS_LARGE: bool = cfg!(target_pointer_width = "64");
 
-/// Lines whose hints are taken, and which are not read yet: a group at a time.
+// A chunk's fit behind those that are kept.
+const _: () = assert!(GROUP >= DISTANCE + CHUNK_SLOTS);
+
+/// The slots whose hints are cleared, and which are not read yet: a group at a time.
 ///
-/// 1. The group's versions are asked for.
-/// 2. Its hints are taken, in a row: a read-modify-write waits until every load and store before it
-///    is done, and one between two lines would wait for their memory.
-/// 3. Its versions are compared.
-/// 4. Its values are asked for, some lines ahead of the one that is read.
-///
-/// Each step is a short loop, so that the processor has the memory of several lines under way at a
-/// time.
+/// A hint is cleared before what it tells of is looked at, with a fence between the two. A fence
+/// waits for much that is under way, so there is one for each [`HINTS`] chunks, and one for each group.
 pub(super) struct Ahead<'a, A: Storage> {
     storage: &'a A,
-    /// Where the next hint may be.
+    /// The first chunk whose hint was not looked at.
     next: usize,
-    group: [Hinted; GROUP],
+    /// The chunks before it whose hint is cleared, and whose slots' hints are still to be: a bit each,
+    /// from `first` on.
+    cleared: u32,
+    first: usize,
+    group: [u32; GROUP],
     len: usize,
     /// How many of them were given to be read.
     given: usize,
 }
 
-#[derive(Clone, Copy)]
-struct Hinted {
-    /// The line, in the arena.
-    index: u32,
-    /// A bit for each slot that changed.
-    changed: u32,
-}
-
-/// A line to be read.
-pub(super) struct Touched<'a> {
-    /// The line, in the arena.
-    pub(super) index: usize,
-    pub(super) hints: &'a Hints,
-    chunk: &'a Chunk,
-    /// A bit for each slot that changed.
-    pub(super) changed: u32,
-}
-
-impl<'a> Touched<'a> {
-    /// `None` without a chunk: no slot of it was ever written.
-    #[inline]
-    fn new<A: Storage>(storage: &'a A, hinted: Hinted) -> Option<Self> {
-        let index = hinted.index as usize;
-        Some(Self {
-            index,
-            hints: storage.hints().get(index)?,
-            chunk: storage.chunk(index / LINES)?,
-            changed: hinted.changed,
-        })
-    }
-
-    #[inline]
-    pub(super) fn line(&self) -> &'a Line {
-        &self.chunk.lines[self.index % LINES]
-    }
-
-    /// The payload of the line's slots, of `stride` words each.
-    #[inline]
-    pub(super) fn payload(&self, stride: usize) -> &'a [AtomicUsize] {
-        let words = LINE_SLOTS * stride;
-        &self.chunk.payload[self.index % LINES * words..][..words]
-    }
-
-    /// Asks for the values that changed.
-    #[inline]
-    fn ask(&self, stride: usize, mirror: &[usize]) {
-        let payload = self.payload(stride).as_ptr();
-        let first = self.index * LINE_SLOTS * stride;
-        let values = mirror.as_ptr().wrapping_add(first);
-        let mut changed = self.changed;
-        while changed != 0 {
-            let slot = changed.trailing_zeros() as usize;
-            changed &= changed - 1;
-            prefetch(payload.wrapping_add(slot * stride));
-            prefetch(values.wrapping_add(slot * stride));
-        }
-    }
+/// What is to be read next.
+pub(super) struct Group<'g> {
+    /// Slots, by their indices in the arena.
+    pub(super) slots: &'g [u32],
+    /// So many, the first ones, were in the group before, and asked for there.
+    pub(super) asked: usize,
+    /// So many are to be read. The last ones are only to be asked for, as long as others follow: no
+    /// group waits for the memory of its first slots.
+    pub(super) given: usize,
 }
 
 impl<'a, A: Storage> Ahead<'a, A> {
     pub(super) fn new(storage: &'a A) -> Self {
-        const NONE: Hinted = Hinted {
-            index: 0,
-            changed: 0,
-        };
         Self {
             storage,
             next: 0,
-            group: [NONE; GROUP],
+            cleared: 0,
+            first: 0,
+            group: [0; GROUP],
             len: 0,
             given: 0,
         }
     }
 
-    /// The next line to read.
-    #[inline]
-    pub(super) fn next(
-        &mut self,
-        stride: usize,
-        seen: &mut [Seen],
-        mirror: &[usize],
-    ) -> Option<Touched<'a>> {
-        loop {
-            if self.given == self.len {
-                self.refill(seen);
-                if self.len == 0 {
-                    return None;
-                }
-                for ahead in 0..DISTANCE {
-                    self.ask(ahead, stride, mirror);
-                }
-            }
-            let hinted = self.group[self.given];
-            self.ask(self.given + DISTANCE, stride, mirror);
-            self.given += 1;
-            if let Some(touched) = Touched::new(self.storage, hinted) {
-                return Some(touched);
-            }
-        }
-    }
-
-    #[inline]
-    fn ask(&self, line: usize, stride: usize, mirror: &[usize]) {
-        let hinted = self.group[..self.len].get(line);
-        if let Some(touched) = hinted.and_then(|hinted| Touched::new(self.storage, *hinted)) {
-            touched.ask(stride, mirror);
-        }
-    }
-
-    /// Takes the next hints, and finds what changed there.
-    // Not inlined, to leave the registers to what is done with each line.
+    /// Finds the next slots, and clears their hints; `None` where there are no more.
+    // Not inlined, to leave the registers to what is done with each slot.
     #[inline(never)]
-    fn refill(&mut self, seen: &mut [Seen]) {
-        self.find();
-        let storage = self.storage;
-        let group = &mut self.group[..self.len];
-        for touched in group.iter().filter_map(|line| Touched::new(storage, *line)) {
-            let (chunk, line) = (touched.index / LINES, touched.index % LINES);
-            prefetch(&raw const touched.line().versions);
-            prefetch(&raw const seen[chunk].versions[line]);
-        }
-        for hinted in group.iter() {
-            // Before the versions are looked at: what comes after this hints again.
-            storage.hints()[hinted.index as usize].written.take();
-        }
-        for hinted in group {
-            let Some(touched) = Touched::new(storage, *hinted) else {
-                continue;
-            };
-            let mut seen = seen[touched.index / LINES].line(touched.index % LINES);
-            if touched.hints.reused.is_set() {
-                seen.renew(touched.line(), touched.hints);
+    pub(super) fn next(&mut self) -> Option<Group<'_>> {
+        self.group.copy_within(self.given..self.len, 0);
+        self.len -= self.given;
+        let asked = self.len;
+        while self.len + CHUNK_SLOTS <= GROUP && self.find_chunks() {
+            let chunk = self.first + self.cleared.trailing_zeros() as usize;
+            self.cleared &= self.cleared - 1;
+            let hints = &self.storage.slot_hints()[chunk];
+            let mut set = fast::set(hints);
+            let group = &mut self.group[self.len..][..CHUNK_SLOTS];
+            self.len += set.count_ones() as usize;
+            for next in group {
+                if set == 0 {
+                    break;
+                }
+                let slot = set.trailing_zeros() as usize;
+                set &= set - 1;
+                hints[slot].clear();
+                *next = (chunk * CHUNK_SLOTS + slot) as u32;
             }
-            hinted.changed = seen.changed(touched.line());
         }
+        // Before the slots are looked at: what is written after that hints again.
+        HintByte::cleared();
+        let is_last = self.len + CHUNK_SLOTS <= GROUP;
+        self.given = self.len - if is_last { 0 } else { DISTANCE };
+        (self.len != 0).then_some(Group {
+            slots: &self.group[..self.len],
+            asked,
+            given: self.given,
+        })
     }
 
-    /// Finds the next hints that are set.
-    fn find(&mut self) {
-        (self.len, self.given) = (0, 0);
+    /// Finds chunks, if there are none, and clears their hints. `false` where there are no more.
+    #[inline]
+    fn find_chunks(&mut self) -> bool {
         let hints = self.storage.hints();
-        while self.len + HINTS <= GROUP && self.next < hints.len() {
+        while self.cleared == 0 {
             let rest = &hints[self.next..];
-            let block = rest.get(..HINTS).unwrap_or(rest);
-            let mut set = fast::written(block);
-            while set != 0 {
-                self.group[self.len] = Hinted {
-                    index: self.next as u32 + set.trailing_zeros(),
-                    changed: 0,
-                };
-                self.len += 1;
-                set &= set - 1;
+            if rest.is_empty() {
+                return false;
             }
+            let block = rest.get(..HINTS).unwrap_or(rest);
+            self.first = self.next;
             self.next += block.len();
+            self.cleared = fast::written(block);
+            if self.cleared == 0 {
+                continue;
+            }
+            let mut set = self.cleared;
+            while set != 0 {
+                let chunk = set.trailing_zeros() as usize;
+                set &= set - 1;
+                block[chunk].written.clear();
+                prefetch(&raw const self.storage.slot_hints()[self.first + chunk]);
+            }
+            // Before their slots' hints are looked at.
+            HintByte::cleared();
         }
+        true
     }
 }
 
-/// If a sink unwinds: the lines that are not read are hinted again.
+/// If a sink unwinds: what was not read is hinted again, and what was of the same group.
 impl<A: Storage> Drop for Ahead<'_, A> {
     fn drop(&mut self) {
-        for hinted in &self.group[self.given..self.len] {
-            self.storage.hints()[hinted.index as usize].written.set();
+        for slot in &self.group[..self.len] {
+            let (chunk, slot) = (*slot as usize / CHUNK_SLOTS, *slot as usize % CHUNK_SLOTS);
+            if let Some(hint) = self.storage.hint(chunk, slot) {
+                hint.leave();
+            }
+        }
+        while self.cleared != 0 {
+            let chunk = self.first + self.cleared.trailing_zeros() as usize;
+            self.storage.hints()[chunk].written.set();
+            self.cleared &= self.cleared - 1;
         }
     }
 }

@@ -4,15 +4,16 @@ use core::ptr::NonNull;
 
 use super::{Storage, private};
 use crate::slots::arena::{ArenaError, Shape};
-use crate::slots::chunk::{CHUNK_SLOTS, Chunk, HEADER, LINES};
-use crate::slots::hints::Hints;
+use crate::slots::chunk::{CHUNK_SLOTS, Chunk, HEADER};
+use crate::slots::hints::{ChunkHints, SlotHints};
 use crate::slots::words::WORD;
 
 /// Chunks in memory that is set aside elsewhere.
 pub struct Borrowed<'a> {
     chunks: NonNull<u8>,
     words: usize,
-    hints: &'a [Hints],
+    slot_hints: &'a [SlotHints],
+    hints: &'a [ChunkHints],
     chunk: PhantomData<&'a Chunk>,
 }
 
@@ -51,9 +52,11 @@ impl<'a> Borrowed<'a> {
             });
         }
         // SAFETY: within the memory, by the check above.
-        let (chunks, hints) = unsafe {
+        let (chunks, slot_hints, hints) = unsafe {
             let chunks = memory.add(skipped);
-            (chunks, chunks.add(shape.chunks * shape.chunk_bytes()))
+            let slot_hints = chunks.add(shape.chunks * shape.chunk_bytes());
+            let hints = slot_hints.add(shape.chunks * size_of::<SlotHints>());
+            (chunks, slot_hints, hints)
         };
         for chunk in 0..shape.chunks {
             // SAFETY: the header of a chunk that is in the memory, which nobody else has yet.
@@ -63,14 +66,21 @@ impl<'a> Borrowed<'a> {
                     .write_bytes(0, HEADER)
             };
         }
-        // SAFETY: the hints follow the chunks, two bytes each; zeros are hints that are not set.
-        let hints = unsafe {
-            hints.write_bytes(0, shape.hints());
-            core::slice::from_raw_parts(hints.cast::<Hints>().as_ptr(), shape.hints())
+        let (slot_hints, hints) = (slot_hints.cast::<SlotHints>(), hints.cast::<ChunkHints>());
+        // SAFETY: the hints follow the chunks, and those of the chunks follow those of the slots, all
+        // of them bytes; zeros are hints that are not set.
+        let (slot_hints, hints) = unsafe {
+            slot_hints.write_bytes(0, shape.chunks);
+            hints.write_bytes(0, shape.chunks);
+            (
+                core::slice::from_raw_parts(slot_hints.as_ptr(), shape.chunks),
+                core::slice::from_raw_parts(hints.as_ptr(), shape.chunks),
+            )
         };
         Ok(Self {
             chunks,
             words: shape.chunk_words(),
+            slot_hints,
             hints,
             chunk: PhantomData,
         })
@@ -86,13 +96,18 @@ impl Storage for Borrowed<'_> {
     }
 
     #[inline]
-    fn hints(&self) -> &[Hints] {
+    fn slot_hints(&self) -> &[SlotHints] {
+        self.slot_hints
+    }
+
+    #[inline]
+    fn hints(&self) -> &[ChunkHints] {
         self.hints
     }
 
     #[inline]
     fn chunk(&self, chunk: usize) -> Option<&Chunk> {
-        if chunk >= self.hints.len() / LINES {
+        if chunk >= self.hints.len() {
             return None;
         }
         // SAFETY: one of the chunks that `new` found room for, each a multiple of 64 bytes long.
@@ -105,6 +120,6 @@ impl Storage for Borrowed<'_> {
 
 impl fmt::Debug for Borrowed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Borrowed({} chunks)", self.hints.len() / LINES)
+        write!(f, "Borrowed({} chunks)", self.hints.len())
     }
 }

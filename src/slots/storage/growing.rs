@@ -6,10 +6,10 @@ use core::ptr::{self, NonNull};
 use super::{Storage, private};
 use crate::slots::arena::Shape;
 use crate::slots::chunk::{CHUNK_SLOTS, Chunk};
-use crate::slots::hints::Hints;
+use crate::slots::hints::{ChunkHints, SlotHints};
 use crate::slots::words::WORD;
 use crate::sync::{
-    AtomicPtr,
+    AtomicPtr, HintByte,
     Ordering::{Acquire, Release},
 };
 
@@ -18,7 +18,8 @@ pub struct Growing {
     /// Null where there is no chunk yet.
     chunks: Box<[AtomicPtr<u8>]>,
     /// All of them from the start: a writer has the address of one.
-    hints: Box<[Hints]>,
+    slot_hints: Box<[SlotHints]>,
+    hints: Box<[ChunkHints]>,
     layout: Layout,
     words: usize,
 }
@@ -27,9 +28,11 @@ impl Growing {
     pub(in crate::slots) fn new(shape: Shape) -> Option<Self> {
         let layout = Layout::from_size_align(shape.chunk_bytes(), align_of::<Chunk<[usize; 0]>>());
         let null = |_| AtomicPtr::new(ptr::null_mut());
+        let unset = || [const { HintByte::new() }; CHUNK_SLOTS];
         Some(Self {
             chunks: (0..shape.chunks).map(null).collect(),
-            hints: (0..shape.hints()).map(|_| Hints::new()).collect(),
+            slot_hints: (0..shape.chunks).map(|_| unset()).collect(),
+            hints: (0..shape.chunks).map(|_| ChunkHints::new()).collect(),
             layout: layout.ok()?,
             words: shape.chunk_words(),
         })
@@ -45,7 +48,12 @@ impl Storage for Growing {
     }
 
     #[inline]
-    fn hints(&self) -> &[Hints] {
+    fn slot_hints(&self) -> &[SlotHints] {
+        &self.slot_hints
+    }
+
+    #[inline]
+    fn hints(&self) -> &[ChunkHints] {
         &self.hints
     }
 

@@ -30,7 +30,13 @@ static READER: Mutex<Option<ArenaReader>> = Mutex::new(None);
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     /// A slot, as plain addresses.
-    safe fn bound(version: *mut u32, payload: *mut u8, hint: *mut u8, stride: usize);
+    safe fn bound(
+        version: *mut u32,
+        payload: *mut u8,
+        hint: *mut u8,
+        chunk_hint: *mut u8,
+        stride: usize,
+    );
     /// A part of the mirror that changed: where it is there, and its bytes.
     safe fn changed(offset: usize, bytes: *const u8, len: usize);
     safe fn descended(visited: usize, updated: usize, torn: usize);
@@ -46,6 +52,7 @@ extern "C" fn start() {
             binding.version,
             binding.payload,
             binding.hint,
+            binding.chunk_hint,
             binding.stride,
         );
     }
@@ -72,12 +79,14 @@ unsafe extern "C" fn write(
     version: *mut u32,
     payload: *mut u8,
     hint: *mut u8,
+    chunk_hint: *mut u8,
     bytes: *const u8,
 ) -> bool {
     let binding = SlotBinding {
         version,
         payload,
         hint,
+        chunk_hint,
         stride: STRIDE,
         // Writing asks for the addresses alone.
         chunk: 0,
