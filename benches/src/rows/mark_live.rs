@@ -20,7 +20,7 @@ use crate::improved::Improved;
 
 pub const HZ_60: Row = Row {
     name: "mark-live-60",
-    work: "mark pages of 1 GiB of 64, two threads in blocks of their own, 60 harvests a second",
+    work: "two threads mark, each in 1 GiB of its own of 64 GiB; 60 harvests a second",
     unit: "mark",
     measure: |bench| measure(bench, Duration::from_secs(1) / 60, Some(1.1)),
     note: None,
@@ -28,7 +28,7 @@ pub const HZ_60: Row = Row {
 
 pub const HZ_1000: Row = Row {
     name: "mark-live-1000",
-    work: "mark pages of 1 GiB of 64, two threads in blocks of their own, 1,000 harvests a second",
+    work: "two threads mark, each in 1 GiB of its own of 64 GiB; 1,000 harvests a second",
     unit: "mark",
     measure: |bench| measure(bench, Duration::from_millis(1), Some(1.1)),
     note: None,
@@ -36,7 +36,7 @@ pub const HZ_1000: Row = Row {
 
 pub const ALWAYS: Row = Row {
     name: "mark-live-always",
-    work: "mark pages of 1 GiB of 64, two threads in blocks of their own, one harvest after the other",
+    work: "two threads mark, each in 1 GiB of its own of 64 GiB; one harvest after the other",
     unit: "mark",
     measure: |bench| measure(bench, Duration::ZERO, None),
     note: None,
