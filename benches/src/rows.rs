@@ -25,6 +25,10 @@ mod uffd_fault;
 #[cfg(target_os = "linux")]
 mod vm_memory_mark;
 
+#[path = "../../tests/traces/mod.rs"]
+#[allow(dead_code, reason = "who records traces uses the rest")]
+mod traces;
+
 use crate::harness::{Bench, Measured};
 
 /// One thing that pugmark does.

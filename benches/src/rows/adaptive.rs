@@ -5,9 +5,6 @@
 
 #[path = "../../../tests/adaptive/replay.rs"]
 mod replay;
-#[path = "../../../tests/traces/mod.rs"]
-#[allow(dead_code, reason = "who reads a trace does not write it")]
-mod traces;
 #[path = "../../../tests/adaptive/workloads.rs"]
 #[allow(dead_code, reason = "the table has no room for what each is about")]
 mod workloads;
@@ -17,7 +14,7 @@ use std::time::Duration;
 use pugmark::{CostModel, StepDown};
 
 use crate::harness::{Bench, Measured, Turn, limit, peer, us};
-use crate::rows::Row;
+use crate::rows::{Row, traces};
 use replay::{Known, Policy, with_page_size};
 use traces::Trace;
 

@@ -2,12 +2,8 @@
 
 use std::ops::Range;
 
-#[expect(dead_code, reason = "who records traces uses the rest")]
-#[path = "../../../../tests/traces/mod.rs"]
-mod traces;
-
 use crate::random::{rng, scattered};
-use traces::Trace;
+use crate::rows::traces::Trace;
 
 pub struct Dirty {
     /// All that there are.
