@@ -1,6 +1,6 @@
 //! How much flash a microcontroller spends on pugmark: the least program with one bitmap and one
-//! slot, whole. `cargo xtask qemu footprint` builds, measures and boots it, and fails if it takes
-//! more than features/matrix.json allows.
+//! slot, whole. `cargo xtask qemu footprint` boots it, and `cargo xtask footprint` fails if it takes
+//! more than benches/budget/footprint.json allows.
 //!
 //! What counts is all that goes into flash: the start-up code, the vector table, the constants, and
 //! the critical sections in which a core without compare-and-swap marks and drains.

@@ -44,6 +44,7 @@ mod exclusive;
 mod lines;
 mod look;
 mod runs;
+mod span;
 mod view;
 mod words;
 

@@ -69,36 +69,43 @@ pub enum NotOurs {
     },
 }
 
-/// Data abort from a lower exception level.
-const EC_DATA_ABORT_LOWER: u8 = 0x24;
 /// Instruction abort from a lower exception level.
 const EC_INSTRUCTION_ABORT_LOWER: u8 = 0x20;
+/// What a data abort has on top of it.
+const EC_DATA: u8 = 0x04;
+
+/// Nearly every exit that a tracker sees, known by one comparison: a store, not on behalf of a table
+/// walk, and a translation or permission fault at level 0 to 3, which is DFSC `0b00x1xx`.
+const USUAL_BITS: u64 = 0x3f << 26 | CM | S1PTW | WNR | 0b11_0100;
+const USUAL: u64 = 0x24 << 26 | WNR | 0b00_0100;
 
 const CM: u64 = 1 << 8;
 const S1PTW: u64 = 1 << 7;
 const WNR: u64 = 1 << 6;
 
+#[inline]
 const fn exception_class(esr: u64) -> u8 {
     (esr >> 26) as u8 & 0x3f
 }
 
+#[inline]
 const fn fault_status(esr: u64) -> u8 {
     esr as u8 & 0x3f
 }
 
+// Sets of fault status codes, a bit each: a look into one is a shift, in any union of them.
+
 /// Translation fault, level 0 to 3 or −1.
-const fn is_translation(status: u8) -> bool {
-    matches!(status, 0x04..=0x07 | 0x2b)
-}
-
-/// Permission fault, level 0 to 3.
-const fn is_permission(status: u8) -> bool {
-    matches!(status, 0x0c..=0x0f)
-}
-
+const TRANSLATION: u64 = 0xf << 0x04 | 1 << 0x2b;
 /// Access flag fault, level 0 to 3.
-const fn is_access_flag(status: u8) -> bool {
-    matches!(status, 0x08..=0x0b)
+const ACCESS_FLAG: u64 = 0xf << 0x08;
+/// Permission fault, level 0 to 3.
+const PERMISSION: u64 = 0xf << 0x0c;
+
+/// Whether `status`, of 6 bits, is in `set`.
+#[inline]
+const fn is_in(status: u8, set: u64) -> bool {
+    set >> status & 1 != 0
 }
 
 /// Classifies an exception from a lower exception level by its syndrome, `ESR_EL2`.
@@ -107,15 +114,17 @@ const fn is_access_flag(status: u8) -> bool {
 /// to a write-protected page as the former. Whether the page is tracked is for the IPA to say.
 /// ISV, and with it what is known of the register transfer, is not looked at: the instruction is
 /// retried.
+#[inline]
 pub const fn classify(esr: u64) -> Abort {
+    if esr & USUAL_BITS == USUAL {
+        return Abort::Write(WriteCause::Store);
+    }
     let class = exception_class(esr);
-    let data = match class {
-        EC_DATA_ABORT_LOWER => true,
-        EC_INSTRUCTION_ABORT_LOWER => false,
-        class => return Abort::NotOurs(NotOurs::NotAnAbort { class }),
-    };
+    if class & !EC_DATA != EC_INSTRUCTION_ABORT_LOWER {
+        return Abort::NotOurs(NotOurs::NotAnAbort { class });
+    }
     let status = fault_status(esr);
-    if !is_translation(status) && !is_permission(status) {
+    if !is_in(status, TRANSLATION | PERMISSION) {
         return Abort::NotOurs(NotOurs::OtherFault { status });
     }
     // Before the class: a fetch whose walk sets the access flag comes as an instruction abort. And
@@ -123,7 +132,7 @@ pub const fn classify(esr: u64) -> Abort {
     if esr & S1PTW != 0 {
         return Abort::Write(WriteCause::TableWalk);
     }
-    if !data {
+    if class & EC_DATA == 0 {
         return Abort::Fetch;
     }
     if esr & CM != 0 {
@@ -136,8 +145,9 @@ pub const fn classify(esr: u64) -> Abort {
 }
 
 /// Whether nothing was mapped, rather than the permission missing; of a data or instruction abort.
+#[inline]
 pub const fn is_translation_fault(esr: u64) -> bool {
-    is_translation(fault_status(esr))
+    is_in(fault_status(esr), TRANSLATION)
 }
 
 /// Whether `HPFAR_EL2` holds the IPA of this abort.
@@ -145,15 +155,16 @@ pub const fn is_translation_fault(esr: u64) -> bool {
 /// It does for translation and access flag faults, and for those of the guest's own table walk; not
 /// for other permission faults. There translate `FAR_EL2` with `AT S1E1R`, and read `PAR_EL1`; see
 /// [`ipa_from_par`].
+#[inline]
 pub const fn hpfar_is_valid(esr: u64) -> bool {
-    let status = fault_status(esr);
-    esr & S1PTW != 0 || is_translation(status) || is_access_flag(status)
+    esr & S1PTW != 0 || is_in(fault_status(esr), TRANSLATION | ACCESS_FLAG)
 }
 
 /// The IPA out of `HPFAR_EL2`, where [`hpfar_is_valid`]; bits 11:0 out of `FAR_EL2`.
 ///
 /// `HPFAR_EL2` has bits 51:12 of the IPA in its bits 43:4. For a table walk the low bits of
 /// `FAR_EL2` are not those of the descriptor; the page is right all the same.
+#[inline]
 pub const fn ipa_from_hpfar(hpfar: u64, far: u64) -> u64 {
     ((hpfar & 0x0fff_ffff_fff0) << 8) | (far & 0xfff)
 }
@@ -163,6 +174,7 @@ pub const fn ipa_from_hpfar(hpfar: u64, far: u64) -> u64 {
 /// in. Return to the same instruction.
 ///
 /// `PAR_EL1` has bits 51:12 of the IPA at the same place.
+#[inline]
 pub const fn ipa_from_par(par: u64, far: u64) -> Option<u64> {
     if par & 1 != 0 {
         return None;

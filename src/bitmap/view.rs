@@ -16,8 +16,8 @@ const LINE_BYTES: usize = LINE_BITS / 8;
 /// access to what is missing is an [`OutOfRange`], not a panic.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    words: &'a [AtomicUsize],
-    bits: usize,
+    pub(super) words: &'a [AtomicUsize],
+    pub(super) bits: usize,
 }
 
 impl<'a> View<'a> {
@@ -56,7 +56,7 @@ impl<'a> View<'a> {
 
     /// The word with the summary bit of `line`.
     #[inline]
-    fn summary_of(self, line: usize) -> Option<&'a AtomicUsize> {
+    pub(super) fn summary_of(self, line: usize) -> Option<&'a AtomicUsize> {
         self.words.get(self.leaf_words() + line / WORD_BITS)
     }
 
@@ -143,6 +143,7 @@ impl<'a> View<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn is_marked(self, bit: usize) -> Result<bool, OutOfRange> {
         match self.words.get(bit / WORD_BITS) {
             Some(leaf) if bit < self.bits => Ok(leaf.load(SeqCst) & (1 << (bit % WORD_BITS)) != 0),
@@ -227,7 +228,7 @@ fn with_masks(
 
 /// Sets the bits `mask` of a summary word, once the leaves of those lines are marked.
 #[inline]
-fn announce(summary: &AtomicUsize, mask: usize) {
+pub(super) fn announce(summary: &AtomicUsize, mask: usize) {
     // The load keeps the line shared between markers; it comes after the leaf's `fetch_or` in the
     // one order of SeqCst. The store side is needed only when a bit is clear.
     if summary.load(SeqCst) & mask != mask {

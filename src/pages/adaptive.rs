@@ -73,10 +73,12 @@ impl BlockState {
         }
     }
 
+    #[inline]
     fn faults(&self) -> i32 {
         self.faults.load(Relaxed) as i32
     }
 
+    #[inline]
     fn granule(&self) -> Granule {
         if self.faults() < 0 {
             Granule::Page
@@ -85,6 +87,7 @@ impl BlockState {
         }
     }
 
+    #[inline]
     fn record_fault(&self) {
         if (FINE + 1..MAX_FAULTS).contains(&self.faults()) {
             self.faults.fetch_add(1, Relaxed);

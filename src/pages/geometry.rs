@@ -70,6 +70,12 @@ impl PageGeometry {
         1 << (self.block_shift - self.page_shift)
     }
 
+    /// The same, as the power of two that it is.
+    #[inline]
+    pub(crate) const fn pages_per_block_shift(self) -> u32 {
+        self.block_shift - self.page_shift
+    }
+
     // By shift, never by division: the compiler cannot see that a size is a power of two.
 
     /// The page that holds `address`, counted from address 0.

@@ -113,6 +113,11 @@ impl DirtyRun {
 struct Shape {
     base: u64,
     size: u64,
+    /// Where its last whole page ends. Like `lead` it follows from the others, and is kept for the
+    /// fault path.
+    end: u64,
+    /// Pages of the first block that lie before it.
+    lead: u64,
     geometry: PageGeometry,
 }
 
@@ -130,16 +135,19 @@ impl Shape {
             Some(whole) => whole,
             None => return Err(RegionError::Overflow { base, size }),
         };
-        if base.checked_add(whole).is_none() {
+        let Some(end) = base.checked_add(whole) else {
             return Err(RegionError::Overflow { base, size });
-        }
+        };
         let pages = whole / page_size;
         if pages > MAX_BITS as u64 {
             return Err(RegionError::TooManyPages { pages });
         }
+        let before = base & (geometry.block_size() - 1);
         Ok(Self {
             base,
             size,
+            end,
+            lead: before / page_size,
             geometry,
         })
     }
@@ -256,8 +264,9 @@ impl<W, B> TrackedRegion<W, B> {
 
     /// The guest physical addresses it covers, rounded out to whole pages: what the host protects,
     /// and where a fault is this region's.
+    #[inline]
     pub fn page_range(&self) -> Range<u64> {
-        self.address_of(0)..self.address_of(self.pages())
+        self.shape.base..self.shape.end
     }
 
     /// Takes the region for a tracker; `false` where another has it.
@@ -276,15 +285,17 @@ impl<W, B> TrackedRegion<W, B> {
     }
 
     /// The page of `address`, which lies in the region or below its end.
+    #[inline]
     fn page_of(&self, address: u64) -> usize {
-        let geometry = self.shape.geometry;
-        to_usize(geometry.page_number(address) - geometry.page_number(self.shape.base))
+        // All of a region's pages are counted in a `usize`.
+        self.shape.geometry.page_number(address - self.shape.base) as usize
     }
 
-    /// The block of `address`, which lies in the region.
-    fn block_of(&self, address: u64) -> usize {
-        let geometry = self.shape.geometry;
-        to_usize(geometry.block_number(address) - geometry.block_number(self.shape.base))
+    /// The block of `page`.
+    #[inline]
+    fn block_of(&self, page: usize) -> usize {
+        let pages = self.shape.lead + page as u64;
+        (pages >> self.shape.geometry.pages_per_block_shift()) as usize
     }
 }
 
@@ -330,15 +341,25 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
 
     /// What the next fault at `address` opens; `None` outside the region.
     pub fn granule_at(&self, address: u64) -> Option<Granule> {
-        self.contains(address)
-            .then(|| self.controller.granule(self.block_of(address)))
+        self.contains(address).then(|| {
+            self.controller
+                .granule(self.block_of(self.page_of(address)))
+        })
     }
 
+    #[inline]
     pub(super) fn contains(&self, address: u64) -> bool {
         self.page_range().contains(&address)
     }
 
+    /// Whether `address` lies below the end of the last page.
+    #[inline]
+    pub(super) fn is_before_end(&self, address: u64) -> bool {
+        address < self.shape.end
+    }
+
     /// The addresses of `pages`: whole pages, for the host.
+    #[inline]
     pub(super) fn addresses(&self, pages: Range<usize>) -> Range<u64> {
         self.address_of(pages.start)..self.address_of(pages.end)
     }
@@ -377,13 +398,14 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
 
     /// What a fault at `address`, which lies in the region, opens: the one place that reads the
     /// granule for it.
+    #[inline]
     pub(super) fn span_at(&self, address: u64) -> Span {
         let page = self.page_of(address);
-        let block = self.block_of(address);
+        let block = self.block_of(page);
         let granule = self.controller.granule(block);
         let pages = match granule {
             Granule::Page => page..page + 1,
-            Granule::Block => self.pages_of_block(address),
+            Granule::Block => self.pages_of_block(block),
         };
         Span {
             granule,
@@ -393,13 +415,14 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
         }
     }
 
-    /// The pages of the block around `address`, as far as they lie in the region.
-    fn pages_of_block(&self, address: u64) -> Range<usize> {
-        let within = self.shape.geometry.block_size() - 1;
-        let first = (address & !within).max(self.shape.base);
-        // Inclusive, as the last block may end at 2^64.
-        let last = (address | within).min(self.page_range().end - 1);
-        self.page_of(first)..self.page_of(last) + 1
+    /// The pages of `block`, as far as they lie in the region.
+    #[inline]
+    fn pages_of_block(&self, block: usize) -> Range<usize> {
+        let shift = self.shape.geometry.pages_per_block_shift();
+        let Shape { lead, .. } = self.shape;
+        let first = ((block as u64) << shift).saturating_sub(lead);
+        let end = ((block as u64 + 1) << shift) - lead;
+        first as usize..end.min(self.dirty.len() as u64) as usize
     }
 
     /// Tells the controller that `ranges` of this region, which ascend, are about to be protected
@@ -407,8 +430,9 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
     pub(super) fn record_harvest(&self, ranges: &[Range<u64>]) {
         let mut next = 0;
         for range in ranges {
-            let last = self.block_of(range.end - 1);
-            for block in next.max(self.block_of(range.start))..=last {
+            let last = self.block_of(self.page_of(range.end - 1));
+            let first = self.block_of(self.page_of(range.start));
+            for block in next.max(first)..=last {
                 self.controller.record_progress(block);
             }
             next = last + 1;
@@ -443,13 +467,12 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Observed<'_, W, B> {
         let region = self.region;
         let Range { mut start, end } = run.range();
         while start < end {
-            let address = region.address_of(start);
-            let block = region.block_of(address);
+            let block = region.block_of(start);
             if block != self.block {
                 self.observe();
                 self.block = block;
             }
-            let next = region.pages_of_block(address).end.min(end);
+            let next = region.pages_of_block(block).end.min(end);
             self.pages += (next - start) as u64;
             start = next;
         }

@@ -43,6 +43,9 @@ use crate::sync::{
 /// before the guest writes it; both together stay far below.
 const DEFAULT_STORM_LIMIT: u32 = 4096;
 
+/// Up to so many regions are looked at one by one.
+const FEW_REGIONS: usize = 4;
+
 /// A set of regions: an array, a slice, a box or a vector of [`TrackedRegion`]s.
 pub trait RegionSet {
     /// The storage of a region's bits.
@@ -258,12 +261,29 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
         self.tally.counters(begun, ended)
     }
 
-    /// The region whose whole pages hold `ipa`, by binary search.
+    /// The region whose whole pages hold `ipa`.
+    ///
+    /// Not inlined: what follows then has the region's address in one register, and not as the sum
+    /// that the search made of it, again for each access.
+    #[inline(never)]
     fn region_at(&self, ipa: u64) -> Option<&TrackedRegion<R::Words, R::Blocks>> {
-        let regions = self.regions.all();
-        let after = regions.partition_point(|region| region.base() <= ipa);
-        let region = regions.get(after.checked_sub(1)?)?;
-        region.contains(ipa).then_some(region)
+        let mut regions = self.regions.all();
+        // By halves while there are many. Most machines have a few, and to look at each is shorter.
+        while regions.len() > FEW_REGIONS {
+            let (low, high) = regions.split_at_checked(regions.len() / 2)?;
+            regions = if high.first()?.base() <= ipa {
+                high
+            } else {
+                low
+            };
+        }
+        while let [region, after @ ..] = regions {
+            if region.is_before_end(ipa) {
+                return (region.base() <= ipa).then_some(region);
+            }
+            regions = after;
+        }
+        None
     }
 
     /// Marks what the VMM, a device or an emulator wrote: such a write does not fault, so it must
@@ -419,6 +439,7 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
     /// any part may be open. [`FaultError::Storm`] where the block faults again and again although
     /// its pages are open: this time too they were opened and marked, but the host's permission
     /// does not seem to reach the vCPU.
+    #[inline]
     pub fn on_write_fault(&self, ipa: u64) -> Result<FaultOutcome, FaultError<P::Error>> {
         let Some(region) = self.region_at(ipa) else {
             return Ok(FaultOutcome::NotTracked);
@@ -435,16 +456,22 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         let unwound = MarkPages(region, pages.clone());
         let granted = self.protection.unprotect(span.clone());
         core::mem::forget(unwound);
-        let spurious = region.dirty.is_marked(page) == Ok(true);
-        region.dirty.mark_range(pages.clone())?;
+        let was_clear = match granule {
+            Granule::Page => region.dirty.mark(page)?,
+            Granule::Block => region.dirty.view().mark_block(pages.clone(), page)?,
+        };
         if let Err(error) = granted {
             self.tally.failed_grants.fetch_add(1, Relaxed);
             return Err(FaultError::Host { ipa, error });
         }
-
-        self.tally.pages_granted.fetch_add(pages.len(), Relaxed);
+        if granule == Granule::Block {
+            let beside = pages.end - pages.start - 1;
+            self.tally.pages_beside.fetch_add(beside, Relaxed);
+        }
         region.controller.record(block);
-        if spurious {
+        if was_clear {
+            region.controller.record_progress(block);
+        } else {
             self.tally.spurious_faults.fetch_add(1, Relaxed);
             let faults = region.controller.record_repeat(block);
             let pages_per_block = region.geometry().pages_per_block();
@@ -458,13 +485,11 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                 );
                 return Err(FaultError::Storm { ipa, faults });
             }
-        } else {
-            region.controller.record_progress(block);
         }
         Ok(FaultOutcome::Granted {
             granule,
             span,
-            spurious,
+            spurious: !was_clear,
         })
     }
 }

@@ -51,8 +51,10 @@ impl Size {
             let SectionFlags::Elf { sh_flags, .. } = section.flags() else {
                 continue;
             };
+            // The texts of defmt's log stay on the host; a linker script says so, where there is one.
+            let stays = section.name().is_ok_and(|name| name.starts_with(".defmt"));
             match section.kind() {
-                _ if !sh_flags.contains(elf::SHF_ALLOC) => {}
+                _ if stays || !sh_flags.contains(elf::SHF_ALLOC) => {}
                 SectionKind::UninitializedData => size.bss += section.size(),
                 _ if sh_flags.contains(elf::SHF_WRITE) => size.data += section.size(),
                 _ => size.text += section.size(),
@@ -71,6 +73,15 @@ impl fmt::Display for Size {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The names and sizes of what the program at `path` has: functions and statics.
+pub fn symbols(path: &Path) -> Result<Vec<(String, u64)>> {
+    let bytes = read(path)?;
+    let elf = object::File::parse(&*bytes).context("not an ELF file")?;
+    let symbols = elf.symbols().filter(|symbol| symbol.is_definition());
+    let symbol = |symbol: object::Symbol| Ok((symbol.name()?.to_owned(), symbol.size()));
+    symbols.map(symbol).collect()
 }
 
 /// The tests in the program at `path`, by name; `None` if it is not a test program.

@@ -1,10 +1,13 @@
 //! The project's own commands. `cargo xtask --help` lists them.
 
 mod bench;
+mod budget;
+mod counts;
 mod coverage;
 mod defmt_log;
 mod demo;
 mod elf;
+mod footprint;
 mod golden;
 mod header;
 mod heatmap;
@@ -46,6 +49,8 @@ enum Command {
     Qemu(qemu::Args),
     Matrix(matrix::Args),
     Bench(bench::Args),
+    Counts(counts::Args),
+    Footprint(footprint::Args),
     Coverage(coverage::Args),
     Wasm(wasm::Args),
     Trace(trace::Args),
@@ -64,6 +69,8 @@ fn main() -> ExitCode {
         Command::Qemu(args) => qemu::run(&repo, &args),
         Command::Matrix(args) => matrix::run(&repo, &args),
         Command::Bench(args) => bench::run(&repo, &args),
+        Command::Counts(args) => counts::run(&repo, &args),
+        Command::Footprint(args) => footprint::run(&repo, &args),
         Command::Coverage(args) => coverage::run(&repo, &args),
         Command::Wasm(args) => wasm::run(&repo, &args),
         Command::Trace(args) => trace::run(&args),

@@ -61,8 +61,6 @@ pub struct Row {
     /// More of them, that need more than themselves to boot: linted here, booted by another command.
     #[serde(default)]
     unbooted: Vec<String>,
-    /// How many bytes of text each of the row's programs may have: `qemu` fails above.
-    pub text_at_most: Option<u64>,
 }
 
 const HOST: &str = "host";
@@ -78,7 +76,7 @@ impl Matrix {
     }
 
     pub fn rows_with<'a>(&'a self, program: &'a str) -> impl Iterator<Item = &'a Row> {
-        let names = move |row: &&Row| row.programs.iter().any(|name| name == program);
+        let names = move |row: &&Row| row.boots(program);
         self.rows.iter().filter(names)
     }
 
@@ -115,6 +113,16 @@ impl Row {
         self.programs.iter().chain(&self.unbooted)
     }
 
+    /// Whether its programs run without an operating system.
+    pub fn is_bare_metal(&self) -> bool {
+        self.target.contains("-none")
+    }
+
+    /// Whether `program` is booted with it.
+    pub fn boots(&self, program: &str) -> bool {
+        self.programs.iter().any(|name| name == program)
+    }
+
     /// The target, for a person.
     fn target(&self) -> String {
         match self.target.as_str() {
@@ -124,7 +132,7 @@ impl Row {
     }
 
     /// The features, for a person.
-    fn features(&self) -> String {
+    pub fn features(&self) -> String {
         match self.features.is_empty() {
             true => "(none)".into(),
             false => self.features.join(","),

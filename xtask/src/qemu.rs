@@ -53,13 +53,6 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
         let machine = Machine::of(&row.target)?;
         let elf = build(repo.cargo("build"), &program, row)?;
         let size = Size::of(&elf)?;
-        if let Some(most) = row.text_at_most {
-            println!(
-                "{} on {}: at most {most} bytes of text",
-                args.name, row.target
-            );
-            counts += Counts::one(size.text <= most);
-        }
         let cpus = match &args.cpu {
             Some(cpu) => vec![cpu.as_str()],
             None => machine.cpus.to_vec(),

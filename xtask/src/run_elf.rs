@@ -10,7 +10,7 @@ use crate::elf::{self, Test};
 use crate::machine::Machine;
 use crate::process::{Counts, Output, capture, capture_decoded};
 
-const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
+pub const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
 const TEST_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]

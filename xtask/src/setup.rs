@@ -155,6 +155,21 @@ pub fn ensure_node() -> Result<()> {
     Err(Missing(sentence).into())
 }
 
+/// Installs valgrind where it is missing.
+pub fn ensure_valgrind() -> Result<()> {
+    let present = || ask("valgrind", &["--version"]).is_some();
+    if present() {
+        return Ok(());
+    }
+    println!("set-up: valgrind is not here");
+    if apt::install("valgrind", "valgrind*")? && present() {
+        return Ok(());
+    }
+    let sentence = "valgrind is needed: `apt-get install valgrind` on Debian, \
+        `dnf install valgrind` on Fedora";
+    Err(Missing(sentence.into()).into())
+}
+
 /// `v20.20.2` is 20.
 fn node_version(text: &str) -> Option<u32> {
     text.strip_prefix('v')?.split('.').next()?.parse().ok()

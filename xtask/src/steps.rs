@@ -37,7 +37,7 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
         step("fmt", "rustfmt has nothing to change").cargo("fmt --all --check"),
         step("clippy", "no lint, on any target and set of features")
             .xtask("matrix --only clippy")
-            .cargo("clippy --package xtask --package pugmark-bench --all-targets -- -D warnings"),
+            .cargo("clippy --package xtask --package pugmark-bench --package pugmark-parts --all-targets -- -D warnings"),
         step("docs", "the documentation builds without a warning")
             .set("RUSTDOCFLAGS", "-D warnings")
             .cargo(&format!("doc --no-deps {host}"))
@@ -81,6 +81,9 @@ pub fn all<'a>(repo: &'a Repo, matrix: &Matrix, full: bool) -> Result<Vec<Step<'
             .cargo(&format!("+{OLDEST_RUST} check {el2}"))
             .cargo(&format!("+{OLDEST_RUST} check {apple}")),
         step("matrix", "every target, every set of features").xtask("matrix --only check,build"),
+        step("counts", "instructions of the hot paths, as recorded").xtask("counts"),
+        step("footprint", "bytes of code and of state, as recorded; no panic linked")
+            .xtask("footprint"),
         step("demo", "no written page is lost, on either CPU model").xtask("demo"),
         others.fold(
             step("qemu", "the other bare-metal programs and tests"),

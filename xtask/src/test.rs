@@ -87,10 +87,13 @@ fn set_up(steps: &[Step], matrix: &Matrix) -> Result<()> {
     if chosen(&["hvf"]) {
         toolchains.push(coverage::toolchain());
     }
-    let qemu = chosen(&["demo", "qemu", "linux", "wrong-order"]);
+    let qemu = chosen(&["counts", "demo", "qemu", "linux", "wrong-order"]);
     setup::ensure(&setup::Needs { toolchains, qemu })?;
     if chosen(&["wasm"]) {
         setup::ensure_node()?;
+    }
+    if chosen(&["counts"]) && cfg!(target_os = "linux") {
+        setup::ensure_valgrind()?;
     }
     Ok(())
 }

@@ -34,7 +34,8 @@ pub struct Counters {
 #[derive(Debug)]
 pub(super) struct Tally {
     pub failed_grants: AtomicUsize,
-    pub pages_granted: AtomicUsize,
+    /// Pages granted beside the one that faulted: a grant of a page counts no more than itself.
+    pub pages_beside: AtomicUsize,
     pub spurious_faults: AtomicUsize,
     pub harvests: AtomicUsize,
     pub pages_harvested: AtomicUsize,
@@ -48,7 +49,7 @@ impl Tally {
     pub(super) fn new() -> Self {
         Self {
             failed_grants: AtomicUsize::new(0),
-            pages_granted: AtomicUsize::new(0),
+            pages_beside: AtomicUsize::new(0),
             spurious_faults: AtomicUsize::new(0),
             harvests: AtomicUsize::new(0),
             pages_harvested: AtomicUsize::new(0),
@@ -71,11 +72,12 @@ impl Tally {
 
     pub(super) fn counters(&self, handlers_begun: usize, handlers_ended: usize) -> Counters {
         let failed = self.failed_grants.load(Relaxed);
+        // A grant that failed is counted before its handler ends.
+        let grants = handlers_ended.saturating_sub(failed);
         Counters {
             faults: handlers_begun,
-            // A grant that failed is counted before its handler ends.
-            grants: handlers_ended.saturating_sub(failed),
-            pages_granted: self.pages_granted.load(Relaxed),
+            grants,
+            pages_granted: grants.wrapping_add(self.pages_beside.load(Relaxed)),
             spurious_faults: self.spurious_faults.load(Relaxed),
             harvests: self.harvests.load(Relaxed),
             pages_harvested: self.pages_harvested.load(Relaxed),

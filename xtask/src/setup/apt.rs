@@ -1,4 +1,4 @@
-//! QEMU and Node through apt, without removing a package that is installed.
+//! QEMU, Node and valgrind through apt, without removing a package that is installed.
 //!
 //! Debian's QEMU packages want each other in exactly the same version. Where one of them came from
 //! backports, the others must come from there too: plain stable would offer to remove it. So the
