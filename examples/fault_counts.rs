@@ -4,6 +4,9 @@
 //! The faults are those of `benches/parts/src/fault.rs`: the handler is given the syndrome registers
 //! of a store, and a host that does nothing. What counts is the CPU's own counter of instructions that
 //! retired (PMU event 8), which QEMU has where it runs one instruction a tick (`-icount`).
+//!
+//! The target's baseline is Armv8.0, where each atomic read-modify-write is a loop of four
+//! instructions; a coarse fault has thirteen of them. With `-Ctarget-feature=+lse` they are one each.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

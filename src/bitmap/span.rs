@@ -35,7 +35,7 @@ impl<'a> View<'a> {
         self,
         bits: &Range<usize>,
     ) -> Option<(&'a [AtomicUsize; LINE_WORDS], &'a AtomicUsize)> {
-        let is_line = bits.start % LINE_BITS == 0 && bits.end - bits.start == LINE_BITS;
+        let is_line = bits.start.is_multiple_of(LINE_BITS) && bits.end - bits.start == LINE_BITS;
         if !is_line || bits.end > self.bits {
             return None;
         }

@@ -10,7 +10,7 @@ use crate::elf::{self, Size};
 use crate::matrix::{self, Matrix};
 use crate::process::{Counts, capture_with_progress, describe};
 use crate::repo::Repo;
-use crate::{qemu, setup};
+use crate::{BadInput, qemu, setup};
 
 const PACKAGE: &str = "pugmark-parts";
 
@@ -41,6 +41,9 @@ const FIRMWARE: &str = "footprint";
 /// Fails if a number moves by more than 2 % (10 % with another compiler than the recorded one), if a
 /// promised size is missed, or if a panic is linked with the fault path or with a harvest.
 pub struct Args {
+    /// Only this target
+    #[arg(long)]
+    target: Option<String>,
     /// Record what is found now
     #[arg(long)]
     bless: bool,
@@ -48,8 +51,15 @@ pub struct Args {
 
 pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let matrix = Matrix::read(repo)?;
-    let rows = matrix.rows.iter().filter(|row| row.is_bare_metal());
-    let rows: Vec<&matrix::Row> = rows.collect();
+    let wanted = |row: &&matrix::Row| {
+        let only = args.target.as_deref();
+        row.is_bare_metal() && only.is_none_or(|only| only == row.target)
+    };
+    let rows: Vec<&matrix::Row> = matrix.rows.iter().filter(wanted).collect();
+    if rows.is_empty() {
+        let sentence = "features/matrix.json has no such bare-metal target";
+        return Err(BadInput(sentence.into()).into());
+    }
     let targets: BTreeSet<&str> = rows.iter().map(|row| row.target.as_str()).collect();
     setup::ensure(&setup::Needs {
         toolchains: vec![setup::targets(
