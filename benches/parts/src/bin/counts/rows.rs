@@ -2,12 +2,13 @@
 
 use std::hint::black_box;
 
+use pugmark::bitmap::BoxedWords;
 use pugmark::slots::{Descent, Growing, Read, Reader, Seen, UNSEEN, Writer};
-use pugmark::{AtomicUsize, BoxedArena, DirtyBitmap, Slot, SlotWriter};
+use pugmark::{BoxedArena, DirtyBitmap, Slot, SlotWriter};
 use pugmark_parts::fault::{self, Exit, Kind, SIZE, Tracker};
 use pugmark_parts::harvest::harvest;
 
-type Bitmap = DirtyBitmap<Box<[AtomicUsize]>>;
+type Bitmap = DirtyBitmap<BoxedWords>;
 type Value = [u64; 8];
 type BoxedReader<'a> = Reader<'a, Growing, Box<[Seen]>, Box<[usize]>>;
 
