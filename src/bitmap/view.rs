@@ -51,7 +51,8 @@ impl<'a> View<'a> {
     /// Where the summary begins: how many leaf words there are.
     #[inline]
     fn leaf_words(self) -> usize {
-        self.bits.div_ceil(WORD_BITS)
+        // As `div_ceil`, in half the instructions: `MAX_BITS` leaves room.
+        (self.bits + WORD_BITS - 1) / WORD_BITS
     }
 
     /// The word with the summary bit of `line`.
