@@ -19,7 +19,10 @@ pub const PAGE: Row = Row {
     work: "mark a clean page of 64 GiB, of a block with dirty ones",
     unit: "mark",
     measure: |bench| measure(bench, &any_pages(), Some(1.2)),
-    note: None,
+    note: Some(
+        "the load of the summary bit may begin only when the locked instruction has ended (the other \
+         order loses pages), and the next one waits for it: a few cycles, in which nothing else goes on",
+    ),
 };
 
 pub const FIRST_PAGE: Row = Row {
