@@ -50,8 +50,11 @@ impl<'a> View<'a> {
 
     /// Where the summary begins: how many leaf words there are.
     #[inline]
+    #[expect(
+        clippy::manual_div_ceil,
+        reason = "half the instructions: MAX_BITS leaves room"
+    )]
     fn leaf_words(self) -> usize {
-        // As `div_ceil`, in half the instructions: `MAX_BITS` leaves room.
         (self.bits + WORD_BITS - 1) / WORD_BITS
     }
 
