@@ -23,8 +23,8 @@ pub use threads::together;
 
 /// Rounds, whatever the time: fewer have no quartiles to speak of.
 const ROUNDS_MIN: usize = 9;
-/// The same for each part of a picture, which shows no quartiles.
-const ROUNDS_OF_PART: usize = 3;
+/// The same for each part of a picture, which shows no quartiles, and where only an idea is wanted.
+const ROUNDS_FEW: usize = 3;
 /// Rounds to settle, whose times are thrown away.
 const WARM_UP: usize = 2;
 
@@ -190,11 +190,20 @@ impl Bench {
         }
     }
 
+    /// For an idea of it.
+    pub fn quick(budget: Duration) -> Self {
+        Self {
+            budget,
+            rounds_min: ROUNDS_FEW,
+            warm_up: 1,
+        }
+    }
+
     /// A part of a picture, of `parts` that share its time. Fewer rounds will do.
     pub fn part(&self, parts: usize) -> Self {
         Self {
             budget: self.budget / parts as u32,
-            rounds_min: ROUNDS_OF_PART.min(self.rounds_min),
+            rounds_min: ROUNDS_FEW.min(self.rounds_min),
             warm_up: self.warm_up.min(1),
         }
     }

@@ -35,8 +35,8 @@ const PACKAGE: &str = "pugmark-bench";
 /// Builds benches/ with the peers first. Takes less than ten minutes. The table is also written as
 /// Markdown, to target/bench.md, and the plots as pictures beside it.
 pub struct Args {
-    /// About a minute, and less exact
-    #[arg(long)]
+    /// About a minute: few rounds, less exact, and no plots
+    #[arg(long, conflicts_with = "publish")]
     quick: bool,
     /// Only the rows and plots whose names begin so, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
@@ -78,7 +78,10 @@ pub fn run(repo: &Repo, args: &Args) -> Result<bool> {
     // Cargo puts what it builds with the profile `bench` where that of `release` is.
     let program = repo.target_dir.join("release").join(PACKAGE);
     let mut bench = std::process::Command::new(program);
-    bench.args(["--seconds", if args.quick { "30" } else { "360" }]);
+    bench.args(["--seconds", if args.quick { "20" } else { "360" }]);
+    if args.quick {
+        bench.arg("--quick");
+    }
     if !args.only.is_empty() {
         bench.arg("--only").arg(args.only.join(","));
     }
