@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvm_bindings::{
-    KVM_EXIT_DIRTY_RING_FULL, KVM_MEM_LOG_DIRTY_PAGES, kvm_regs, kvm_segment,
-    kvm_userspace_memory_region,
+    KVM_EXIT_DIRTY_RING_FULL, KVM_MEM_LOG_DIRTY_PAGES, kvm_regs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use pugmark::host::kvm::{DirtyLog, DirtyRing, Slot};
 use pugmark::{PageGeometry, WriteTracker};
 
+use crate::cpl3;
 use crate::memory::Memory;
 use crate::run::{Grain, IPA, Options, Source, region, watch, with_userfaultfd};
 use crate::workload::{BURST, Stores};
@@ -72,7 +72,7 @@ pub fn run(options: &Options, memory: &Memory) -> Result<bool, Box<dyn Error>> {
     let mut vcpus = Vec::new();
     for number in 0..options.threads {
         let vcpu = vm.create_vcpu(number)?;
-        set_up(&vcpu, tables)?;
+        cpl3::set_up(&vcpu, tables)?;
         if let Some(ring) = &ring {
             ring.add_vcpu(&vcpu)?;
         }
@@ -183,44 +183,4 @@ fn write_low(low: &Memory, vcpus: u64, end: u64) -> u64 {
         put(third, block, block << 21 | TABLE | 1 << 6 | 1 << 7);
     }
     top
-}
-
-/// 64-bit mode at CPL 3.
-fn set_up(vcpu: &VcpuFd, tables: u64) -> Result<(), kvm_ioctls::Error> {
-    let mut sregs = vcpu.get_sregs()?;
-    let code = kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector: 0x33,
-        type_: 11,
-        present: 1,
-        dpl: 3,
-        s: 1,
-        l: 1,
-        g: 1,
-        ..Default::default()
-    };
-    let data = kvm_segment {
-        selector: 0x2b,
-        type_: 3,
-        l: 0,
-        db: 1,
-        ..code
-    };
-    sregs.cs = code;
-    for segment in [
-        &mut sregs.ds,
-        &mut sregs.es,
-        &mut sregs.fs,
-        &mut sregs.gs,
-        &mut sregs.ss,
-    ] {
-        *segment = data;
-    }
-    sregs.cr3 = tables;
-    // PE, ET, WP, PG; PAE; LME, LMA.
-    sregs.cr0 = 1 | 1 << 4 | 1 << 16 | 1 << 31;
-    sregs.cr4 = 1 << 5;
-    sregs.efer = 1 << 8 | 1 << 10;
-    vcpu.set_sregs(&sregs)
 }

@@ -12,6 +12,8 @@
 //! `… -- --help` has the options, and what can be done with the files: `info`, `verify`, `restore`,
 //! `merge`.
 
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+mod cpl3;
 mod files;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 mod guest;

@@ -6,8 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Once};
 
 use kvm_bindings::{
-    KVM_EXIT_DIRTY_RING_FULL, KVM_MEM_LOG_DIRTY_PAGES, kvm_regs, kvm_segment,
-    kvm_userspace_memory_region,
+    KVM_EXIT_DIRTY_RING_FULL, KVM_MEM_LOG_DIRTY_PAGES, kvm_regs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use pugmark::host::kvm::Slot;
@@ -15,6 +14,7 @@ use pugmark::{
     BoxedRegion, DirtyRun, HarvestError, PageGeometry, StepDown, WriteProtect, WriteTracker,
 };
 
+use crate::cpl3;
 use crate::memory::{Kind, Memory, PAGE};
 use crate::say;
 
@@ -100,7 +100,7 @@ impl Guest {
             unsafe { low.page(CODE as usize / PAGE).add(at).write_volatile(*byte) };
         }
         let vcpu = vm.create_vcpu(0).expect("a vCPU");
-        set_up(&vcpu);
+        cpl3::set_up(&vcpu, TABLES).expect("registers");
         let ram = Arc::new(ram);
         Self {
             vcpu,
@@ -178,46 +178,6 @@ fn write_tables(low: &Memory) {
         let entry = block << 21 | TABLE | 1 << 6 | 1 << 7;
         low.store_word(word(TABLES + 0x2000, block), entry);
     }
-}
-
-/// 64-bit mode at CPL 3.
-fn set_up(vcpu: &VcpuFd) {
-    let mut sregs = vcpu.get_sregs().expect("registers");
-    let code = kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector: 0x33,
-        type_: 11,
-        present: 1,
-        dpl: 3,
-        s: 1,
-        l: 1,
-        g: 1,
-        ..Default::default()
-    };
-    let data = kvm_segment {
-        selector: 0x2b,
-        type_: 3,
-        l: 0,
-        db: 1,
-        ..code
-    };
-    sregs.cs = code;
-    for segment in [
-        &mut sregs.ds,
-        &mut sregs.es,
-        &mut sregs.fs,
-        &mut sregs.gs,
-        &mut sregs.ss,
-    ] {
-        *segment = data;
-    }
-    sregs.cr3 = TABLES;
-    // PE, ET, WP, PG; PAE; LME, LMA.
-    sregs.cr0 = 1 | 1 << 4 | 1 << 16 | 1 << 31;
-    sregs.cr4 = 1 << 5;
-    sregs.efer = 1 << 8 | 1 << 10;
-    vcpu.set_sregs(&sregs).expect("registers");
 }
 
 /// A region for each slot, every block of which is fine once it faults.

@@ -2,6 +2,8 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(any(miri, loom))))]
 
 mod bad_input;
+#[path = "../../examples/pugmark-snap/cpl3.rs"]
+mod cpl3;
 mod guest;
 #[path = "../linux/limits.rs"]
 mod limits;
