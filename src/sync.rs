@@ -18,6 +18,20 @@ pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::fence;
 
+/// A sequentially consistent fence right behind a read-modify-write of this thread.
+///
+/// On x86 that is the fence already: an instruction with a lock prefix orders all that is before it
+/// against all that is behind it, whatever ordering it was asked for. There only the compiler has to be
+/// told.
+#[inline]
+pub(crate) fn fence_after_rmw() {
+    if cfg!(any(loom, miri)) || !cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+        fence(Ordering::SeqCst);
+    } else {
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+}
+
 /// Machines on which a store is seen by all other cores at once.
 const MULTI_COPY_ATOMIC: bool = cfg!(any(
     target_arch = "x86",

@@ -79,7 +79,7 @@ impl BlockState {
     }
 
     #[inline]
-    fn granule(&self) -> Granule {
+    pub(super) fn granule(&self) -> Granule {
         if self.faults() < 0 {
             Granule::Page
         } else {
@@ -87,10 +87,25 @@ impl BlockState {
         }
     }
 
+    /// Counts a fault.
     #[inline]
-    fn record_fault(&self) {
+    pub(super) fn record_fault(&self) {
         if (FINE + 1..MAX_FAULTS).contains(&self.faults()) {
             self.faults.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts a fault on a page that was open, or that had just been opened by another vCPU: how many
+    /// since the block last made progress.
+    pub(super) fn record_repeat(&self) -> u32 {
+        self.repeats.fetch_add(1, Relaxed).wrapping_add(1)
+    }
+
+    /// The block made progress: a page of it was opened, or harvested.
+    #[inline]
+    pub(super) fn record_progress(&self) {
+        if self.repeats.load(Relaxed) != 0 {
+            self.repeats.store(0, Relaxed);
         }
     }
 
@@ -239,7 +254,8 @@ impl<B> defmt::Format for AdaptiveController<B> {
 }
 
 impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
-    fn block(&self, block: usize) -> Option<&BlockState> {
+    #[inline]
+    pub(super) fn block(&self, block: usize) -> Option<&BlockState> {
         self.blocks.as_ref().get(block)
     }
 
@@ -255,21 +271,10 @@ impl<B: AsRef<[BlockState]>> AdaptiveController<B> {
         }
     }
 
-    /// Counts a fault on a page of `block` that was open, or that had just been opened by another
-    /// vCPU: how many since the block last made progress.
-    pub(crate) fn record_repeat(&self, block: usize) -> u32 {
-        let Some(block) = self.block(block) else {
-            return 0;
-        };
-        block.repeats.fetch_add(1, Relaxed).wrapping_add(1)
-    }
-
-    /// `block` made progress: a page of it was opened, or harvested.
+    /// `block` made progress: pages of it were harvested.
     pub(crate) fn record_progress(&self, block: usize) {
-        if let Some(block) = self.block(block)
-            && block.repeats.load(Relaxed) != 0
-        {
-            block.repeats.store(0, Relaxed);
+        if let Some(block) = self.block(block) {
+            block.record_progress();
         }
     }
 

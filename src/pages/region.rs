@@ -7,7 +7,7 @@ use super::adaptive::{AdaptiveController, BlockState, CostModel, Granule, StepDo
 use super::geometry::PageGeometry;
 #[cfg(feature = "alloc")]
 use crate::bitmap::BoxedWords;
-use crate::bitmap::{DirtyBitmap, MAX_BITS, Run, StorageTooSmall};
+use crate::bitmap::{DirtyBitmap, MAX_BITS, OutOfRange, Run, StorageTooSmall};
 use crate::sync::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Release},
@@ -113,9 +113,11 @@ impl DirtyRun {
 struct Shape {
     base: u64,
     size: u64,
-    /// Where its last whole page ends. Like `lead` it follows from the others, and is kept for the
-    /// fault path.
-    end: u64,
+    /// The last address of its last whole page. Like those below it follows from the others, and is
+    /// kept for the fault path.
+    last: u64,
+    /// The number of its first block, counted from address 0 on.
+    first_block: u64,
     /// Pages of the first block that lie before it.
     lead: u64,
     geometry: PageGeometry,
@@ -146,7 +148,8 @@ impl Shape {
         Ok(Self {
             base,
             size,
-            end,
+            last: end - 1,
+            first_block: geometry.block_number(base),
             lead: before / page_size,
             geometry,
         })
@@ -266,7 +269,7 @@ impl<W, B> TrackedRegion<W, B> {
     /// and where a fault is this region's.
     #[inline]
     pub fn page_range(&self) -> Range<u64> {
-        self.shape.base..self.shape.end
+        self.shape.base..self.shape.last + 1
     }
 
     /// Takes the region for a tracker; `false` where another has it.
@@ -355,7 +358,7 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
     /// Whether `address` lies below the end of the last page.
     #[inline]
     pub(super) fn is_before_end(&self, address: u64) -> bool {
-        address < self.shape.end
+        address <= self.shape.last
     }
 
     /// The addresses of `pages`: whole pages, for the host.
@@ -399,20 +402,82 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
     /// What a fault at `address`, which lies in the region, opens: the one place that reads the
     /// granule for it.
     #[inline]
-    pub(super) fn span_at(&self, address: u64) -> Span {
-        let page = self.page_of(address);
-        let block = self.block_of(page);
-        let granule = self.controller.granule(block);
-        let pages = match granule {
-            Granule::Page => page..page + 1,
-            Granule::Block => self.pages_of_block(block),
+    pub(super) fn span_at(&self, address: u64) -> Span<'_> {
+        let Shape {
+            base,
+            last,
+            first_block,
+            geometry,
+            ..
+        } = self.shape;
+        let number = geometry.block_number(address) - first_block;
+        let block = self.controller.block(number as usize);
+        let granule = block.map_or(Granule::Page, BlockState::granule);
+        // From address to address: no page need be counted before the host is asked.
+        let addresses = match granule {
+            Granule::Page => {
+                let size = geometry.page_size();
+                let start = address & size.wrapping_neg();
+                start..start + size
+            }
+            Granule::Block => {
+                let within = geometry.block_size() - 1;
+                // The last one and not the end, which for the last block of all would be 2^64.
+                (address & !within).max(base)..(address | within).min(last) + 1
+            }
         };
         Span {
             granule,
             block,
-            page,
-            pages,
+            addresses,
         }
+    }
+
+    /// Marks the pages from `start` to `end`: a grant of them failed.
+    ///
+    /// Of two numbers, and not of a range, which would have to lie on the stack at each fault.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn mark_pages(&self, start: u64, end: u64) {
+        let marked = (self.dirty).mark_range(self.page_of(start)..self.page_of(end));
+        debug_assert!(marked.is_ok(), "the bitmap has a bit a page");
+    }
+
+    /// Marks the page of `address`, as far as the bitmap has it; whether it was clear.
+    #[inline]
+    pub(super) fn mark_page(&self, address: u64) -> Result<bool, OutOfRange> {
+        self.dirty.mark(self.page_of(address))
+    }
+
+    /// Marks the pages of `addresses`, a block's as far as they lie in the region, of which `address`
+    /// is one: how many they are, and whether its page was clear.
+    #[inline]
+    pub(super) fn mark_block(
+        &self,
+        addresses: &Range<u64>,
+        address: u64,
+    ) -> Result<(usize, bool), OutOfRange> {
+        let pages = self.page_of(addresses.start)..self.page_of(addresses.end);
+        let count = pages.end - pages.start;
+        let page = self.page_of(address);
+        let marked = self.dirty.view().mark_line(pages.clone(), page);
+        match marked.or_else(|| self.mark_part(pages, page)) {
+            Some(was_clear) => Ok((count, was_clear)),
+            None => Err(OutOfRange {
+                index: page,
+                len: self.dirty.len(),
+            }),
+        }
+    }
+
+    /// Marks `pages`, which are no whole line; whether `page`, one of them, was clear. `None` where the
+    /// bitmap does not have them.
+    ///
+    /// Not inlined, so that a fault in a block that is a line is the shorter for it.
+    #[inline(never)]
+    fn mark_part(&self, pages: Range<usize>, page: usize) -> Option<bool> {
+        let was_clear = self.dirty.is_marked(page) != Ok(true);
+        self.dirty.mark_range(pages).ok().map(|()| was_clear)
     }
 
     /// The pages of `block`, as far as they lie in the region.
@@ -499,13 +564,13 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Observed<'_, W, B> {
 }
 
 /// What one fault opens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Span {
+#[derive(Debug, Clone)]
+pub(super) struct Span<'a> {
     pub granule: Granule,
-    pub block: usize,
-    /// The page that faulted.
-    pub page: usize,
-    pub pages: Range<usize>,
+    /// The block's state: of each that the storage has.
+    pub block: Option<&'a BlockState>,
+    /// Whole pages.
+    pub addresses: Range<u64>,
 }
 
 impl<W: AsRef<[AtomicUsize]>, B> fmt::Debug for TrackedRegion<W, B> {

@@ -23,18 +23,19 @@ mod harvest;
 use core::ops::Range;
 use core::time::Duration;
 
-use counters::Tally;
+use counters::{Apart, Tally};
 pub use counters::{Counters, Harvested};
 pub use error::{ArmError, FaultError, HarvestError, RegionsError, Untracked};
 pub use harvest::Harvest;
 
 use super::adaptive::{BlockState, Granule};
+use super::geometry::PageGeometry;
 use super::protect::WriteProtect;
 use super::region::{Span, TrackedRegion};
 use crate::sync::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+    fence, fence_after_rmw,
 };
 
 /// Faults on open pages of one block, beyond one for each of its pages, that are still no storm.
@@ -183,9 +184,11 @@ pub struct WriteTracker<P, R: RegionSet> {
     /// Held while a harvest, an arm or a disarm is under way.
     exclusive: AtomicBool,
     /// Handlers that have begun. Those begun and not ended are in flight.
-    handlers_begun: AtomicUsize,
-    handlers_ended: AtomicUsize,
-    tally: Tally,
+    ///
+    /// Every fault writes here when it begins, and to the tally when it ends: in two lines, each of
+    /// which is asked for once. What a fault only reads, above, lies in neither.
+    handlers_begun: Apart<AtomicUsize>,
+    tally: Apart<Tally>,
 }
 
 impl<P, R: RegionSet> WriteTracker<P, R> {
@@ -219,9 +222,8 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
             bridge: None,
             storm_limit: DEFAULT_STORM_LIMIT,
             exclusive: AtomicBool::new(false),
-            handlers_begun: AtomicUsize::new(0),
-            handlers_ended: AtomicUsize::new(0),
-            tally: Tally::new(),
+            handlers_begun: Apart(AtomicUsize::new(0)),
+            tally: Apart(Tally::new()),
         })
     }
 
@@ -256,7 +258,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
     /// What the tracker has done so far.
     pub fn counters(&self) -> Counters {
         // Ended before begun: a handler that ends in between is not counted as a negative one.
-        let ended = self.handlers_ended.load(Relaxed);
+        let ended = self.tally.handlers_ended.load(Relaxed);
         let begun = self.handlers_begun.load(Relaxed);
         self.tally.counters(begun, ended)
     }
@@ -337,8 +339,8 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
         // The count comes before the grant, however the host stores a permission: an acquire on the
         // add would keep the grant behind its load side alone, not behind its store. It pairs with
         // the fence below: who knows of a store that the grant let through sees the handler.
-        fence(SeqCst);
-        InFlight(&self.handlers_ended)
+        fence_after_rmw();
+        InFlight(&self.tally.handlers_ended)
     }
 
     /// Handlers that have begun and not ended.
@@ -347,7 +349,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
         fence(SeqCst);
         // Ended first, and acquired: then the second load sees the beginning of each handler that
         // the first one counts, and the drain to come sees its marks.
-        let ended = self.handlers_ended.load(Acquire);
+        let ended = self.tally.handlers_ended.load(Acquire);
         self.handlers_begun.load(Relaxed).wrapping_sub(ended)
     }
 
@@ -448,35 +450,31 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         let Span {
             granule,
             block,
-            page,
-            pages,
+            addresses: span,
         } = region.span_at(ipa);
-        let span = region.addresses(pages.clone());
 
-        let unwound = MarkPages(region, pages.clone());
-        let granted = self.protection.unprotect(span.clone());
-        core::mem::forget(unwound);
-        let was_clear = match granule {
-            Granule::Page => region.dirty.mark(page)?,
-            Granule::Block => region.dirty.view().mark_block(pages.clone(), page)?,
-        };
-        if let Err(error) = granted {
+        let unless_granted = MarkPages(region, span.clone());
+        if let Err(error) = self.protection.unprotect(span.clone()) {
+            drop(unless_granted);
             self.tally.failed_grants.fetch_add(1, Relaxed);
             return Err(FaultError::Host { ipa, error });
         }
-        if granule == Granule::Block {
-            let beside = pages.end - pages.start - 1;
-            self.tally.pages_beside.fetch_add(beside, Relaxed);
-        }
-        region.controller.record(block);
-        if was_clear {
-            region.controller.record_progress(block);
-        } else {
-            self.tally.spurious_faults.fetch_add(1, Relaxed);
-            let faults = region.controller.record_repeat(block);
-            let pages_per_block = region.geometry().pages_per_block();
-            if u64::from(faults) > pages_per_block + u64::from(self.storm_limit) {
-                region.controller.record_progress(block);
+        core::mem::forget(unless_granted);
+        let was_clear = match granule {
+            Granule::Page => region.mark_page(ipa)?,
+            Granule::Block => {
+                let (pages, was_clear) = region.mark_block(&span, ipa)?;
+                // Not before: in this line the handler is counted out in a moment, so that it is asked
+                // for once.
+                self.tally.pages_beside.fetch_add(pages - 1, Relaxed);
+                was_clear
+            }
+        };
+        if let Some(block) = block {
+            block.record_fault();
+            if was_clear {
+                block.record_progress();
+            } else if let Some(faults) = self.storm(block, region.geometry()) {
                 note!(
                     error,
                     "a storm of {} faults on open pages, now {:#x}",
@@ -490,6 +488,20 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
             granule,
             span,
             spurious: !was_clear,
+        })
+    }
+}
+
+impl<P, R: RegionSet> WriteTracker<P, R> {
+    /// Counts a fault on an open page of `block`; how many there were, if that is a storm.
+    #[inline(never)]
+    fn storm(&self, block: &BlockState, geometry: PageGeometry) -> Option<u32> {
+        self.tally.spurious_faults.fetch_add(1, Relaxed);
+        let faults = block.record_repeat();
+        let limit = geometry.pages_per_block() + u64::from(self.storm_limit);
+        (u64::from(faults) > limit).then(|| {
+            block.record_progress();
+            faults
         })
     }
 }
@@ -515,13 +527,15 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Drop for MarkAll<'_, W, B>
     }
 }
 
-/// Marks these pages when dropped: when the host unwinds in a grant, any of them may be open.
-struct MarkPages<'a, W: AsRef<[AtomicUsize]>, B>(&'a TrackedRegion<W, B>, Range<usize>);
+/// Marks these pages when dropped: when the host fails or unwinds in a grant, any may be open.
+struct MarkPages<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>>(
+    &'a TrackedRegion<W, B>,
+    Range<u64>,
+);
 
-impl<W: AsRef<[AtomicUsize]>, B> Drop for MarkPages<'_, W, B> {
+impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Drop for MarkPages<'_, W, B> {
     fn drop(&mut self) {
-        let marked = self.0.dirty.mark_range(self.1.clone());
-        debug_assert!(marked.is_ok(), "the bitmap has a bit a page");
+        self.0.mark_pages(self.1.start, self.1.end);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the tracker counts.
 
+use core::ops::Deref;
+
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// What a [`WriteTracker`](super::WriteTracker) has done so far. Each wraps at `usize::MAX`.
@@ -30,9 +32,27 @@ pub struct Counters {
     pub step_ups: usize,
 }
 
-/// The counters themselves. All accesses are relaxed: each is a sum that orders nothing.
+/// In cache lines of its own: 128 bytes are a line of an Apple core, and two that an x86 core fetches
+/// together. A core of 32 bits has no lines to speak of, and no memory to spare.
+#[derive(Debug)]
+#[cfg_attr(target_pointer_width = "64", repr(align(128)))]
+pub(super) struct Apart<T>(pub T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The counters themselves. All accesses are relaxed, as each is a sum that orders nothing; but for
+/// those of `handlers_ended`.
 #[derive(Debug)]
 pub(super) struct Tally {
+    /// Handlers that have ended: see `WriteTracker::enter_handler`.
+    pub handlers_ended: AtomicUsize,
     pub failed_grants: AtomicUsize,
     /// Pages granted beside the one that faulted: a grant of a page counts no more than itself.
     pub pages_beside: AtomicUsize,
@@ -48,6 +68,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new() -> Self {
         Self {
+            handlers_ended: AtomicUsize::new(0),
             failed_grants: AtomicUsize::new(0),
             pages_beside: AtomicUsize::new(0),
             spurious_faults: AtomicUsize::new(0),
