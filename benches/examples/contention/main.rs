@@ -33,7 +33,7 @@ fn main() {
         let setting = Setting {
             vcpus: 256,
             pattern,
-            layout: Layout::OneLine,
+            layout: Layout::TwoLines,
             think: 1e6,
             grant: 1_000.0,
         };

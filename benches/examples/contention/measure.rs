@@ -52,7 +52,7 @@ pub fn against_the_model() {
         let setting = Setting {
             vcpus,
             pattern,
-            layout: Layout::OneLine,
+            layout: Layout::TwoLines,
             think: 0.0,
             grant,
         };

@@ -22,16 +22,16 @@ impl Pattern {
 /// Where the tracker has its counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// All in one line.
-    OneLine,
-    /// In 64 lines, by a hash of the block's number.
+    /// Handlers begun in one line, handlers ended and the statistics in another.
+    TwoLines,
+    /// In 64 such pairs, by a hash of the block's number.
     ByBlock,
-    /// In a line for each vCPU.
+    /// In a pair for each vCPU.
     ByVcpu,
 }
 
 impl Layout {
-    pub const ALL: [Self; 3] = [Self::OneLine, Self::ByBlock, Self::ByVcpu];
+    pub const ALL: [Self; 3] = [Self::TwoLines, Self::ByBlock, Self::ByVcpu];
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +49,10 @@ pub struct Setting {
 const PAGES: usize = 1 << 26;
 const BLOCKS: usize = PAGES / 512;
 
-// Which lines there are: the counts; the leaves, a line a block; the summary, a bit a line of leaves; the
+// Which lines there are: the counts, handlers begun and ended; the leaves, a line a block; the summary, a bit a line of leaves; the
 // blocks' state, eight blocks a line.
-const LEAVES: usize = 256;
+const ENDED: usize = 256;
+const LEAVES: usize = 2 * ENDED;
 const SUMMARY: usize = LEAVES + BLOCKS;
 const STATE: usize = SUMMARY + BLOCKS / 512;
 const LINES: usize = STATE + BLOCKS / 8;
@@ -75,7 +76,7 @@ pub fn simulate(setting: Setting, costs: Costs) -> Outcome {
         let page = page(setting.pattern, vcpu, setting.vcpus, count[vcpu], &mut rng);
         let block = page / 512;
         let counts = match setting.layout {
-            Layout::OneLine => 0,
+            Layout::TwoLines => 0,
             // Hashed: memories of a power of two would all begin in the same one.
             Layout::ByBlock => (block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 58,
             Layout::ByVcpu => vcpu,
@@ -94,11 +95,11 @@ pub fn simulate(setting: Setting, costs: Costs) -> Outcome {
         if !std::mem::replace(&mut announced[block], true) {
             steps.push(Step::Write(SUMMARY + block / 512));
         }
-        // Pages granted; faults of the block; the handler is counted out.
+        // Pages granted, of a coarse fault; faults of the block; the handler is counted out.
         steps.extend([
-            Step::Write(counts),
+            Step::Write(ENDED + counts),
             Step::Write(STATE + block / 8),
-            Step::Write(counts),
+            Step::Write(ENDED + counts),
         ]);
         steps
     };
