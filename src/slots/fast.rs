@@ -13,7 +13,7 @@ mod vectors;
 mod vectors;
 
 pub(super) use crate::prefetch::to_read as prefetch;
-pub(super) use vectors::{Block, set, store};
+pub(super) use vectors::{Block, clear, set, store};
 
 /// Copies the payload out into `bytes`, which is as long.
 #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
@@ -81,8 +81,11 @@ pub(super) fn load(payload: Words<'_>, bytes: &mut [u8]) {
     payload.load(bytes);
 }
 
+/// Hints of slots that are cleared together.
+pub(super) const RUN: usize = 8;
+
 /// Hints of chunks that are looked at together.
-pub(super) const HINTS: usize = 16;
+pub(super) const HINTS: usize = 32;
 
 /// Which of the hints, [`HINTS`] or fewer, are [written](ChunkHints::written): a bit each.
 #[inline]

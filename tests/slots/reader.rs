@@ -7,9 +7,9 @@ use pugmark::slots::{Descent, Reader, Seen, SlotWriter, chunk_words, mirror_word
 use pugmark::{AtomicU32, AtomicUsize, StaticArena};
 
 const STRIDE: usize = 16;
-/// 20 chunks: a reader looks for their hints sixteen at a time, and for slots in groups of some
-/// chunks.
-const CHUNKS: usize = 20;
+/// A reader looks at the hints of 32 chunks at a time, keeps up to 64 chunks that are hinted, and looks
+/// for slots in groups of some chunks. Under Miri, which has no vectors, it is the groups alone.
+const CHUNKS: usize = if cfg!(miri) { 20 } else { 100 };
 const SLOTS: usize = CHUNKS * 64;
 
 type Arena = StaticArena<CHUNKS, { chunk_words(STRIDE) }>;
@@ -54,13 +54,14 @@ fn neighbours_come_as_one() {
     let mut writers = writers(&arena);
     let mut reader = reader(&arena);
     assert_eq!(descend(&mut reader), (Descent::default(), vec![]));
-    // Over the border of a chunk (64), of 16 of them; the first and the last.
-    let written = [0, 14, 15, 16, 17, 40, 62, 63, 64, 1023, 1024, 1278, 1279];
+    // Over the borders of chunks; the first and the last.
+    let (last, but_one) = (SLOTS - 1, SLOTS - 2);
+    let written = [0, 14, 15, 16, 17, 40, 62, 63, 64, 1023, 1024, but_one, last];
     for index in written {
         writers[index].write(&[index as u8; STRIDE]).unwrap();
     }
     let (descent, ranges) = descend(&mut reader);
-    let expected = [(0, 1), (14, 4), (40, 1), (62, 3), (1023, 2), (1278, 2)];
+    let expected = [(0, 1), (14, 4), (40, 1), (62, 3), (1023, 2), (but_one, 2)];
     assert_eq!(ranges, expected);
     let counts = (descent.visited, descent.updated, descent.torn);
     assert_eq!(counts, (written.len(), written.len(), 0));
@@ -79,6 +80,26 @@ fn each_slot_is_found_alone() {
     for index in (0..SLOTS).step_by(if cfg!(miri) { 40 } else { 1 }) {
         writers[index].write(&[1; STRIDE]).unwrap();
         assert_eq!(descend(&mut reader).1, [(index, 1)]);
+    }
+}
+
+#[test]
+fn runs_of_each_length_leave_the_others() {
+    let arena = Arena::new();
+    let mut writers = writers(&arena);
+    let mut reader = reader(&arena);
+    for len in 1..=40 {
+        let start = len * 13 % 90;
+        // One apart, on both sides.
+        let beside = [start, start + 1 + len + 1];
+        for index in (start + 2..start + 1 + len).chain(beside) {
+            writers[index].write(&[len as u8; STRIDE]).unwrap();
+        }
+        let run = (len > 1).then_some((start + 2, len - 1));
+        let expected = [Some((beside[0], 1)), run, Some((beside[1], 1))];
+        let expected: Vec<_> = expected.into_iter().flatten().collect();
+        assert_eq!(descend(&mut reader).1, expected);
+        assert_eq!(descend(&mut reader), (Descent::default(), vec![]));
     }
 }
 

@@ -1,9 +1,9 @@
 //! Neighbours, one by one.
 
-use super::{HINTS, written_one_by_one};
+use super::{HINTS, RUN, written_one_by_one};
 use crate::slots::hints::{ChunkHints, SlotHints};
 use crate::slots::words::{BLOCK, WORD};
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicUsize, HintByte, Ordering::Relaxed};
 
 /// A block of words, in registers where there are as many.
 pub(in crate::slots) struct Block([usize; BLOCK]);
@@ -44,4 +44,10 @@ pub(in crate::slots) fn set(hints: &SlotHints) -> u64 {
     bits.fold(0, |mask, (slot, hint)| {
         mask | u64::from(hint.is_set()) << slot
     })
+}
+
+/// Clears the hints. [`HintByte::cleared`] must be called after.
+#[inline]
+pub(in crate::slots) fn clear(hints: &[HintByte; RUN]) {
+    hints.iter().for_each(HintByte::clear);
 }

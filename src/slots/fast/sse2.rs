@@ -2,10 +2,10 @@
 
 use core::arch::x86_64::__m128i;
 
-use super::HINTS;
+use super::{HINTS, RUN};
 use crate::slots::hints::{ChunkHints, SlotHints};
 use crate::slots::words::{BLOCK, WORD};
-use crate::sync::AtomicUsize;
+use crate::sync::{AtomicUsize, HintByte};
 
 /// A block of words, in registers.
 pub(in crate::slots) struct Block([__m128i; 4]);
@@ -69,27 +69,37 @@ pub(in crate::slots) fn store(words: &[AtomicUsize; BLOCK], bytes: &[u8; BLOCK *
 /// Which of the hints are [written](ChunkHints::written): a bit each.
 #[inline]
 pub(super) fn written(hints: &[ChunkHints; HINTS]) -> u32 {
-    let unset: u32;
-    // SAFETY: loads the 32 bytes of the hints, as relaxed loads would.
+    let (low, high): (u32, u32);
+    // SAFETY: loads the 64 bytes of the hints, as relaxed loads would.
     unsafe {
         core::arch::asm!(
             "movdqu {a}, [{hints}]",
             "movdqu {b}, [{hints} + 16]",
+            "movdqu {c}, [{hints} + 32]",
+            "movdqu {d}, [{hints} + 48]",
             // The other byte of each pair goes.
             "psllw {a}, 8",
             "psllw {b}, 8",
+            "psllw {c}, 8",
+            "psllw {d}, 8",
             "packsswb {a}, {b}",
+            "packsswb {c}, {d}",
             "pxor {b}, {b}",
             "pcmpeqb {a}, {b}",
-            "pmovmskb {unset:e}, {a}",
+            "pcmpeqb {c}, {b}",
+            "pmovmskb {low:e}, {a}",
+            "pmovmskb {high:e}, {c}",
             hints = in(reg) hints,
             a = out(xmm_reg) _,
             b = out(xmm_reg) _,
-            unset = out(reg) unset,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            low = out(reg) low,
+            high = out(reg) high,
             options(nostack, preserves_flags, readonly),
         );
     }
-    unset ^ 0xffff
+    !(low | high << 16)
 }
 
 /// Which of a chunk's slots have their hint set: a bit each.
@@ -124,4 +134,18 @@ pub(in crate::slots) fn set(hints: &SlotHints) -> u64 {
         );
     }
     !(u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48)
+}
+
+/// Clears the hints. [`HintByte::cleared`] must be called after.
+#[inline]
+pub(in crate::slots) fn clear(hints: &[HintByte; RUN]) {
+    // SAFETY: stores to the 8 bytes of the hints, as relaxed stores would: no byte is torn, and to x86
+    // this store is ordered as any.
+    unsafe {
+        core::arch::asm!(
+            "mov qword ptr [{hints}], 0",
+            hints = in(reg) hints,
+            options(nostack, preserves_flags),
+        );
+    }
 }

@@ -1,34 +1,42 @@
 //! [`Ahead`]: the slots that are hinted, a group at a time.
 
 use crate::slots::chunk::CHUNK_SLOTS;
-use crate::slots::fast::{self, HINTS, prefetch};
+use crate::slots::fast::{self, HINTS, RUN, prefetch};
 use crate::slots::storage::Storage;
 use crate::sync::HintByte;
 
 /// Slots that are on their way while one is read, where there are caches to speak of.
-pub(super) const DISTANCE: usize = if IS_LARGE { 16 } else { 0 };
+pub(super) const DISTANCE: usize = if IS_LARGE { 32 } else { 0 };
 
 /// Slots in a group: so many that what is done once for each group is shared by many. They are 4
 /// bytes of stack each, of which a machine of 32 bits may have little.
 const GROUP: usize = if IS_LARGE { 256 } else { 64 };
 
+/// Chunks whose slots' hints are on their way while a group is read.
+const QUEUE: usize = if IS_LARGE { 64 } else { 32 };
+
+/// The hints of so many neighbours are cleared at once.
+const RUN_MASK: u64 = (1 << RUN) - 1;
+
 const IS_LARGE: bool = cfg!(target_pointer_width = "64");
 
 // A chunk's fit behind those that are kept.
 const _: () = assert!(GROUP >= DISTANCE + CHUNK_SLOTS);
+// A look's fit.
+const _: () = assert!(QUEUE >= HINTS);
 
 /// The slots whose hints are cleared, and which are not read yet: a group at a time.
 ///
 /// A hint is cleared before what it tells of is looked at, with a fence between the two. A fence
-/// waits for much that is under way, so there is one for each [`HINTS`] chunks, and one for each group.
+/// waits for much that is under way, so there is one for each group: it is for the group's slots, and
+/// for the chunks of the next one.
 pub(super) struct Ahead<'a, A: Storage> {
     storage: &'a A,
     /// The first chunk whose hint was not looked at.
     next: usize,
-    /// The chunks before it whose hint is cleared, and whose slots' hints are still to be: a bit each,
-    /// from `first` on.
-    cleared: u32,
-    first: usize,
+    /// The chunks before it whose hint is cleared, and whose slots' hints are still to be.
+    chunks: [u32; QUEUE],
+    chunks_len: usize,
     group: [u32; GROUP],
     len: usize,
     /// How many of them were given to be read.
@@ -51,8 +59,8 @@ impl<'a, A: Storage> Ahead<'a, A> {
         Self {
             storage,
             next: 0,
-            cleared: 0,
-            first: 0,
+            chunks: [0; QUEUE],
+            chunks_len: 0,
             group: [0; GROUP],
             len: 0,
             given: 0,
@@ -66,27 +74,22 @@ impl<'a, A: Storage> Ahead<'a, A> {
         self.group.copy_within(self.given..self.len, 0);
         self.len -= self.given;
         let asked = self.len;
-        while self.len + CHUNK_SLOTS <= GROUP && self.find_chunks() {
-            let chunk = self.first + self.cleared.trailing_zeros() as usize;
-            self.cleared &= self.cleared - 1;
-            let hints = &self.storage.slot_hints()[chunk];
-            let mut set = fast::set(hints);
-            let group = &mut self.group[self.len..][..CHUNK_SLOTS];
-            self.len += set.count_ones() as usize;
-            for next in group {
-                if set == 0 {
-                    break;
-                }
-                let slot = set.trailing_zeros() as usize;
-                set &= set - 1;
-                hints[slot].clear();
-                *next = (chunk * CHUNK_SLOTS + slot) as u32;
+        loop {
+            self.find_slots();
+            self.find_chunks();
+            // Before the slots, and the slots' hints of the chunks, are looked at: what is written
+            // after that hints again.
+            HintByte::cleared();
+            let is_last = self.chunks_len == 0;
+            self.given = if is_last {
+                self.len
+            } else {
+                self.len.saturating_sub(DISTANCE)
+            };
+            if is_last || self.given != 0 {
+                break;
             }
         }
-        // Before the slots are looked at: what is written after that hints again.
-        HintByte::cleared();
-        let is_last = self.len + CHUNK_SLOTS <= GROUP;
-        self.given = self.len - if is_last { 0 } else { DISTANCE };
         (self.len != 0).then_some(Group {
             slots: &self.group[..self.len],
             asked,
@@ -94,33 +97,64 @@ impl<'a, A: Storage> Ahead<'a, A> {
         })
     }
 
-    /// Finds chunks, if there are none, and clears their hints. `false` where there are no more.
+    /// Clears the hints of the slots of the chunks that were found, as far as there is room.
     #[inline]
-    fn find_chunks(&mut self) -> bool {
+    fn find_slots(&mut self) {
+        let mut taken = 0;
+        for chunk in &self.chunks[..self.chunks_len] {
+            let Some(group) = self.group[self.len..].get_mut(..CHUNK_SLOTS) else {
+                break;
+            };
+            taken += 1;
+            let chunk = *chunk as usize;
+            let hints = &self.storage.slot_hints()[chunk];
+            let mut set = fast::set(hints);
+            let mut len = 0;
+            while set != 0 {
+                let slot = set.trailing_zeros() as usize;
+                let first = (chunk * CHUNK_SLOTS + slot) as u32;
+                // Neighbours at once: a hint at a time is a twentieth of a descend of long runs.
+                if IS_LARGE && set >> slot & RUN_MASK == RUN_MASK {
+                    set &= !(RUN_MASK << slot);
+                    if let Some(hints) = hints[slot..].first_chunk() {
+                        fast::clear(hints);
+                    }
+                    for (next, i) in group[len..][..RUN].iter_mut().zip(0..) {
+                        *next = first + i;
+                    }
+                    len += RUN;
+                } else {
+                    set &= set - 1;
+                    hints[slot].clear();
+                    group[len] = first;
+                    len += 1;
+                }
+            }
+            self.len += len;
+        }
+        self.chunks.copy_within(taken..self.chunks_len, 0);
+        self.chunks_len -= taken;
+    }
+
+    /// Clears the hints of more chunks, as far as there is room, and asks for those of their slots.
+    #[inline]
+    fn find_chunks(&mut self) {
         let hints = self.storage.hints();
-        while self.cleared == 0 {
+        while self.chunks_len + HINTS <= QUEUE && self.next < hints.len() {
             let rest = &hints[self.next..];
-            if rest.is_empty() {
-                return false;
-            }
             let block = rest.get(..HINTS).unwrap_or(rest);
-            self.first = self.next;
+            let first = self.next;
             self.next += block.len();
-            self.cleared = fast::written(block);
-            if self.cleared == 0 {
-                continue;
-            }
-            let mut set = self.cleared;
+            let mut set = fast::written(block);
             while set != 0 {
                 let chunk = set.trailing_zeros() as usize;
                 set &= set - 1;
                 block[chunk].written.clear();
-                prefetch(&raw const self.storage.slot_hints()[self.first + chunk]);
+                prefetch(&raw const self.storage.slot_hints()[first + chunk]);
+                self.chunks[self.chunks_len] = (first + chunk) as u32;
+                self.chunks_len += 1;
             }
-            // Before their slots' hints are looked at.
-            HintByte::cleared();
         }
-        true
     }
 }
 
@@ -133,10 +167,8 @@ impl<A: Storage> Drop for Ahead<'_, A> {
                 hint.leave();
             }
         }
-        while self.cleared != 0 {
-            let chunk = self.first + self.cleared.trailing_zeros() as usize;
-            self.storage.hints()[chunk].written.set();
-            self.cleared &= self.cleared - 1;
+        for chunk in &self.chunks[..self.chunks_len] {
+            self.storage.hints()[*chunk as usize].written.set();
         }
     }
 }
