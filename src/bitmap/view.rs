@@ -105,29 +105,30 @@ impl<'a> View<'a> {
     /// Marks each of `ranges`; with one read-modify-write for neighbours that share a word. What is
     /// out of range is left out.
     pub(crate) fn mark_ranges(self, ranges: impl Iterator<Item = Range<usize>>) {
-        let (mut word, mut gathered) = (0, 0);
-        for bits in ranges {
-            let at = bits.start / WORD_BITS;
-            if at != word {
-                self.mark_gathered(word, gathered);
-                (word, gathered) = (at, 0);
+        let mut ranges = ranges.peekable();
+        while let Some(first) = ranges.next() {
+            let word = first.start / WORD_BITS;
+            let Some(mut gathered) = self.mask_within(word, &first) else {
+                let _ = self.mark_range(first);
+                continue;
+            };
+            // Nothing is called in here, so that all of it stays in registers.
+            while let Some(mask) = ranges.peek().and_then(|next| self.mask_within(word, next)) {
+                gathered |= mask;
+                ranges.next();
             }
-            let first = bits.start % WORD_BITS;
-            let len = bits.end.wrapping_sub(bits.start);
-            if (1..=WORD_BITS - first).contains(&len) && bits.end <= self.bits {
-                gathered |= usize::MAX >> (WORD_BITS - len) << first;
-            } else {
-                let _ = self.mark_range(bits);
-            }
+            self.mark_word(word, gathered);
         }
-        self.mark_gathered(word, gathered);
     }
 
-    fn mark_gathered(self, word: usize, bits: usize) {
-        // Else a line without marks would get its summary bit.
-        if bits != 0 {
-            self.mark_word(word, bits);
-        }
+    /// The bits of leaf `word` that `bits` are, if they are some of those and no others.
+    #[inline]
+    fn mask_within(self, word: usize, bits: &Range<usize>) -> Option<usize> {
+        let last = bits.end.wrapping_sub(1);
+        let within = bits.start / WORD_BITS == word && last / WORD_BITS == word;
+        let mask = (usize::MAX << (bits.start % WORD_BITS))
+            & (usize::MAX >> (WORD_BITS - 1 - last % WORD_BITS));
+        (within && bits.start <= last && last < self.bits).then_some(mask)
     }
 
     /// Marks `bits` of leaf word `word`. The caller has them from a bitmap of the same length.

@@ -3,6 +3,7 @@
 use core::convert::Infallible;
 use core::fmt;
 use core::ops::Range;
+use core::slice;
 
 use super::{Exclusive, HarvestError, Harvested, RegionSet, WriteTracker};
 use crate::bitmap::{DrainRuns, Lines, Run, Runs, Shared, Words};
@@ -206,7 +207,13 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                 if let Some(observed) = &mut observed {
                     batch.runs.iter().for_each(|&run| observed.add(run));
                 }
-                let ranges = bridged(batch.runs.iter().copied(), bridge);
+                // Where nothing between them is wider than a bridge, they are one range without a look at each.
+                let whole = batch.whole();
+                let runs = match &whole {
+                    Some(whole) if whole.len <= bridge => slice::from_ref(whole),
+                    _ => &batch.runs,
+                };
+                let ranges = bridged(runs.iter().copied(), bridge);
                 harvested.rearm_calls += self.protect_pages(region, ranges)?;
                 while let Some(&run) = batch.runs.get(batch.accepted) {
                     accept(region, run)?;
@@ -306,6 +313,13 @@ impl<'a, W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Batch<'a, W, B> {
             debug_assert!(pushed.is_ok(), "there was room");
         }
         !self.runs.is_empty()
+    }
+
+    /// From the first of them to the last, gaps included.
+    fn whole(&self) -> Option<Run> {
+        let start = self.runs.first()?.start;
+        let len = self.runs.last()?.end() - start;
+        Some(Run { start, len })
     }
 }
 
