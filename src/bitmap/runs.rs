@@ -68,7 +68,7 @@ impl<I: Iterator<Item = (usize, usize)>> Iterator for Runs<I> {
     type Item = Run;
 
     // Always: out of line it returns two words through memory, and who keeps them copies both at once,
-    // which waits until both stores are in the cache. That was a third of a harvest's time.
+    // which waits until both stores are in the cache: a tenth of a harvest of scattered pages.
     #[inline(always)]
     fn next(&mut self) -> Option<Run> {
         if self.bits == 0 {
