@@ -22,7 +22,7 @@ impl fmt::Display for OutOfRange {
 
 impl core::error::Error for OutOfRange {}
 
-/// Storage with fewer words than [`words_for`] asks.
+/// Storage with fewer words than [`words_for`](super::words_for) asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]

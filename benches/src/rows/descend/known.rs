@@ -7,7 +7,7 @@ use super::world::{STRIDE, Value};
 use crate::prefetch::prefetch;
 
 /// How many slots ahead the caches are told.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 
 /// Where the versions and the payloads of an arena's slots are.
 ///
