@@ -187,7 +187,10 @@ fn a_dead_writer_is_recovered() {
 
 /// Between the value and the hint the writer was killed.
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; the same paths are in the tests beside it")]
+#[cfg_attr(
+    miri,
+    ignore = "takes minutes; the same paths are in the tests beside it"
+)]
 fn rescan_finds_what_was_not_hinted() {
     let arena = Arena::new();
     let mut reader = reader(&arena);
