@@ -126,8 +126,7 @@ impl<'a> View<'a> {
     fn mask_within(self, word: usize, bits: &Range<usize>) -> Option<usize> {
         let last = bits.end.wrapping_sub(1);
         let within = bits.start / WORD_BITS == word && last / WORD_BITS == word;
-        let mask = (usize::MAX << (bits.start % WORD_BITS))
-            & (usize::MAX >> (WORD_BITS - 1 - last % WORD_BITS));
+        let mask = from(bits.start) & up_to(last);
         (within && bits.start <= last && last < self.bits).then_some(mask)
     }
 
@@ -218,17 +217,26 @@ fn with_masks(
 ) -> Option<()> {
     let last = bits.end - 1;
     let words = words.get(bits.start / WORD_BITS..=last / WORD_BITS)?;
-    let mut mask = usize::MAX << (bits.start % WORD_BITS);
+    let mut mask = from(bits.start);
     let (last_word, words) = words.split_last()?;
     for word in words {
         visit(word, mask);
         mask = usize::MAX;
     }
-    visit(
-        last_word,
-        mask & (usize::MAX >> (WORD_BITS - 1 - last % WORD_BITS)),
-    );
+    visit(last_word, mask & up_to(last));
     Some(())
+}
+
+/// Of the word with `bit` in it, `bit` and all above.
+#[inline]
+const fn from(bit: usize) -> usize {
+    usize::MAX << (bit % WORD_BITS)
+}
+
+/// Of the word with `bit` in it, `bit` and all below.
+#[inline]
+const fn up_to(bit: usize) -> usize {
+    usize::MAX >> (WORD_BITS - 1 - bit % WORD_BITS)
 }
 
 /// Sets the bits `mask` of a summary word, once the leaves of those lines are marked.

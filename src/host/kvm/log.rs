@@ -164,9 +164,7 @@ impl<V: Deref<Target = VmFd>> WriteProtect for DirtyLog<V> {
 
     /// Taking the log protects. This refuses what is in no slot, and so in no log.
     fn protect(&self, range: Range<u64>) -> Result<(), KvmError> {
-        let Range { start, end } = range;
-        let covered = self.slots.cover(&range);
-        covered.then_some(()).ok_or(KvmError::NoSlot { start, end })
+        self.slots.cover(range)
     }
 
     /// Nothing to do: KVM opens each page as it logs it.

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use alloc::vec::Vec;
 
-use super::error::{SetUpError, Unfit};
+use super::error::{KvmError, SetUpError, Unfit};
 
 /// A memory slot, as `KVM_SET_USER_MEMORY_REGION` was told of it, with `KVM_MEM_LOG_DIRTY_PAGES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,18 +68,19 @@ impl Slots {
         &self.0
     }
 
-    /// Whether every address of `ipas` is in a slot.
-    pub fn cover(&self, ipas: &Range<u64>) -> bool {
+    /// Refuses what is in no slot, and so in no log.
+    pub fn cover(&self, ipas: Range<u64>) -> Result<(), KvmError> {
         let mut next = ipas.start;
         while next < ipas.end {
             // In any order, since a VM has a handful of slots.
             let mut slots = self.0.iter().map(Slot::ipas);
             let Some(slot) = slots.find(|slot| slot.contains(&next)) else {
-                return false;
+                let Range { start, end } = ipas;
+                return Err(KvmError::NoSlot { start, end });
             };
             next = slot.end;
         }
-        true
+        Ok(())
     }
 
     pub fn find(&self, number: u32) -> Option<&Slot> {

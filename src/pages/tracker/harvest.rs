@@ -207,7 +207,8 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
                 if let Some(observed) = &mut observed {
                     batch.runs.iter().for_each(|&run| observed.add(run));
                 }
-                // Where nothing between them is wider than a bridge, they are one range without a look at each.
+                // Where nothing between them is wider than a bridge, they are one range, without a
+                // look at each.
                 let whole = batch.whole();
                 let runs = match &whole {
                     Some(whole) if whole.len <= bridge => slice::from_ref(whole),
