@@ -25,6 +25,10 @@
 //! finished mark would be invisible. `SeqCst` costs nothing here on x86, and on Arm an ordered
 //! load in place of a plain one.
 //!
+//! Of a range that covers whole words all but the last are *stored*, as nothing that was there need be
+//! kept: a drain finds all bits, or leaves all. A store orders less than a read-modify-write, so that
+//! there is a fence between the last word and the summary.
+//!
 //! Two shortcuts look right, and lose:
 //!
 //! - *Skip the leaf's `fetch_or` when its bit is already set.* A store to the page, then a look at

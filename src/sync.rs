@@ -44,6 +44,43 @@ const MULTI_COPY_ATOMIC: bool = cfg!(any(
     target_arch = "wasm64",
 ));
 
+/// Whether [`fill`] may store. Without compare-and-swap of the machine's own, portable-atomic's
+/// read-modify-write may lose a store that comes between; loom and Miri know no more than C11.
+const FILL_BY_STORES: bool =
+    MULTI_COPY_ATOMIC && cfg!(target_has_atomic = "ptr") && !cfg!(any(loom, miri));
+
+/// Sets every bit of `words`, and then the bits `mask` of `last`: after all that this thread did
+/// before, and before whatever it does next, a load included.
+///
+/// Where every bit is set, what was there need not be kept: a store does, which is not locked. The last
+/// one is a read-modify-write, since that is a fence on x86.
+///
+/// Whoever takes a word with an acquire finds what this thread stored before. But of a bit that was
+/// set in it already by *another* thread, C11 promises nothing any more: a store, unlike a
+/// read-modify-write, ends the release sequence. On a multi-copy atomic machine that makes no
+/// difference: what that other thread stored before its mark is before the mark, the mark is before this
+/// store in the word's order, and this store before the one that takes it; were what it stored not
+/// found, that would be a cycle, of which such a machine has none. Elsewhere it is a swap.
+/// `tests/loom/fill.rs` has both.
+#[inline]
+pub(crate) fn fill(words: &[AtomicUsize], last: &AtomicUsize, mask: usize) {
+    if FILL_BY_STORES && !words.is_empty() {
+        // Each word can be taken as soon as it is stored: what was before comes with it. What comes after
+        // all of them, the fence at the end says.
+        fence(Ordering::Release);
+        words
+            .iter()
+            .for_each(|word| word.store(usize::MAX, Ordering::Relaxed));
+        last.fetch_or(mask, Ordering::SeqCst);
+        fence_after_rmw();
+    } else {
+        for word in words {
+            word.swap(usize::MAX, Ordering::SeqCst);
+        }
+        last.fetch_or(mask, Ordering::SeqCst);
+    }
+}
+
 /// A byte that its writer sets, and that one reader clears: both by plain stores.
 ///
 /// A `fetch_or` on a shared word would cost a slot's write more than the value itself, and a swap of

@@ -6,7 +6,7 @@ use super::access::Access;
 use super::look::marked;
 use super::{LINE_BITS, LINE_WORDS, MAX_BITS, OutOfRange, StorageTooSmall, WORD_BITS, words_for};
 use crate::prefetch;
-use crate::sync::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::{AtomicUsize, Ordering::SeqCst, fill};
 
 const LINE_BYTES: usize = LINE_BITS / 8;
 
@@ -94,9 +94,7 @@ impl<'a> View<'a> {
             .split_at_checked(self.leaf_words())
             .unwrap_or_default();
         let missing = self.out_of_range(end - 1);
-        // The previous word is not used, so that this is one plain `lock or` on x86.
-        let mark = |leaf: &AtomicUsize, mask| _ = leaf.fetch_or(mask, SeqCst);
-        with_masks(leaves, start..end, mark).ok_or(missing)?;
+        mark_leaves(leaves, start, end - 1).ok_or(missing)?;
         // All leaves before the summary of any: a drainer that has seen a summary bit finds them.
         let lines = start / LINE_BITS..(end - 1) / LINE_BITS + 1;
         with_masks(summary, lines, announce).ok_or(missing)
@@ -205,6 +203,26 @@ impl<'a> View<'a> {
         }
         !(usize::MAX << (self.bits % WORD_BITS))
     }
+}
+
+/// Marks the bits from `first` to `last` of `leaves`; `None` if they go past those, and none is marked.
+#[inline]
+fn mark_leaves(leaves: &[AtomicUsize], first: usize, last: usize) -> Option<()> {
+    let words = leaves.get(first / WORD_BITS..=last / WORD_BITS)?;
+    let (last_word, mut words) = words.split_last()?;
+    let (from, up_to) = (from(first), up_to(last));
+    // The previous word is not used, so that this is one plain `lock or` on x86.
+    match words.split_first() {
+        None => _ = last_word.fetch_or(from & up_to, SeqCst),
+        Some((first_word, whole)) => {
+            if from != usize::MAX {
+                first_word.fetch_or(from, SeqCst);
+                words = whole;
+            }
+            fill(words, last_word, up_to);
+        }
+    }
+    Some(())
 }
 
 /// Calls `visit` for each word in which some of `bits` lie, with the mask of those. `bits` is not
