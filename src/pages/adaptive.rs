@@ -48,10 +48,6 @@ pub struct BlockState {
 
 /// Fine until the next checkpoint, however many faults.
 const FINE: i32 = i32::MIN;
-/// The fault count stops here. The room above is for handlers that passed the check before any of
-/// them has counted: more than there can be CPUs.
-const MAX_FAULTS: i32 = 1 << 30;
-
 impl BlockState {
     /// A block at [`Granule::Block`] that has not faulted.
     #[cfg(not(loom))]
@@ -90,7 +86,11 @@ impl BlockState {
     /// Counts a fault.
     #[inline]
     pub(super) fn record_fault(&self) {
-        if (FINE + 1..MAX_FAULTS).contains(&self.faults()) {
+        // Between -2^30 and 2^30 the two top bits are alike. It stops there, and so does `FINE`. The
+        // room above is for handlers that pass before any of them has counted: more than there can be
+        // CPUs.
+        let faults = self.faults();
+        if faults ^ (faults << 1) >= 0 {
             self.faults.fetch_add(1, Relaxed);
         }
     }

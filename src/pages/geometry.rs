@@ -1,6 +1,7 @@
 //! [`PageGeometry`]: how large a page is, and a block.
 
 use core::fmt;
+use core::ops::Range;
 
 /// The two sizes that tracking works with, in bytes. Both are powers of two.
 ///
@@ -86,6 +87,11 @@ impl PageGeometry {
     /// The block that holds `address`, counted from address 0.
     pub(crate) const fn block_number(self, address: u64) -> u64 {
         address >> self.block_shift
+    }
+
+    /// The addresses of block `number`, counted from address 0, which is not the last of all.
+    pub(crate) const fn block(self, number: u64) -> Range<u64> {
+        number << self.block_shift..(number + 1) << self.block_shift
     }
 
     /// Bytes in `pages` pages.

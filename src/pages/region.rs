@@ -7,7 +7,7 @@ use super::adaptive::{AdaptiveController, BlockState, CostModel, Granule, StepDo
 use super::geometry::PageGeometry;
 #[cfg(feature = "alloc")]
 use crate::bitmap::BoxedWords;
-use crate::bitmap::{DirtyBitmap, MAX_BITS, OutOfRange, Run, StorageTooSmall};
+use crate::bitmap::{DirtyBitmap, LINE_BITS, MAX_BITS, OutOfRange, Run, StorageTooSmall};
 use crate::sync::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Release},
@@ -120,6 +120,8 @@ struct Shape {
     first_block: u64,
     /// Pages of the first block that lie before it.
     lead: u64,
+    /// Its blocks, from the first one on, that have a line of the bitmap each, whole.
+    line_blocks: u64,
     geometry: PageGeometry,
 }
 
@@ -145,12 +147,18 @@ impl Shape {
             return Err(RegionError::TooManyPages { pages });
         }
         let before = base & (geometry.block_size() - 1);
+        let line_blocks = if before == 0 && geometry.pages_per_block() == LINE_BITS as u64 {
+            pages / LINE_BITS as u64
+        } else {
+            0
+        };
         Ok(Self {
             base,
             size,
             last: end - 1,
             first_block: geometry.block_number(base),
             lead: before / page_size,
+            line_blocks,
             geometry,
         })
     }
@@ -404,13 +412,12 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
     #[inline]
     pub(super) fn span_at(&self, address: u64) -> Span<'_> {
         let Shape {
-            base,
-            last,
             first_block,
             geometry,
             ..
         } = self.shape;
-        let number = geometry.block_number(address) - first_block;
+        let block_of_all = geometry.block_number(address);
+        let number = block_of_all - first_block;
         let block = self.controller.block(number as usize);
         let granule = block.map_or(Granule::Page, BlockState::granule);
         // From address to address: no page need be counted before the host is asked.
@@ -420,17 +427,24 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
                 let start = address & size.wrapping_neg();
                 start..start + size
             }
-            Granule::Block => {
-                let within = geometry.block_size() - 1;
-                // The last one and not the end, which for the last block of all would be 2^64.
-                (address & !within).max(base)..(address | within).min(last) + 1
-            }
+            Granule::Block if self.is_line(number) => geometry.block(block_of_all),
+            Granule::Block => self.part_of_block(address),
         };
         Span {
             granule,
+            number,
             block,
             addresses,
         }
+    }
+
+    /// The addresses of the block of `address`, as far as it lies in the region.
+    #[inline(never)]
+    fn part_of_block(&self, address: u64) -> Range<u64> {
+        let Shape { base, last, .. } = self.shape;
+        let within = self.shape.geometry.block_size() - 1;
+        // The last one and not the end, which for the last block of all would be 2^64.
+        (address & !within).max(base)..(address | within).min(last) + 1
     }
 
     /// Marks the pages from `start` to `end`: a grant of them failed.
@@ -449,35 +463,39 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
         self.dirty.mark(self.page_of(address))
     }
 
-    /// Marks the pages of `addresses`, a block's as far as they lie in the region, of which `address`
-    /// is one: how many they are, and whether its page was clear.
+    /// Whether `block` has a line of the bitmap, whole.
     #[inline]
-    pub(super) fn mark_block(
-        &self,
-        addresses: &Range<u64>,
-        address: u64,
-    ) -> Result<(usize, bool), OutOfRange> {
-        let pages = self.page_of(addresses.start)..self.page_of(addresses.end);
-        let count = pages.end - pages.start;
-        let page = self.page_of(address);
-        let marked = self.dirty.view().mark_line(pages.clone(), page);
-        match marked.or_else(|| self.mark_part(pages, page)) {
-            Some(was_clear) => Ok((count, was_clear)),
-            None => Err(OutOfRange {
-                index: page,
-                len: self.dirty.len(),
-            }),
-        }
+    pub(super) fn is_line(&self, block: u64) -> bool {
+        block < self.shape.line_blocks
     }
 
-    /// Marks `pages`, which are no whole line; whether `page`, one of them, was clear. `None` where the
-    /// bitmap does not have them.
+    /// Marks `block`, which is a line and has the page of `address`; whether that page was clear.
+    #[inline]
+    pub(super) fn mark_line(&self, block: u64, address: u64) -> Result<bool, OutOfRange> {
+        // The block begins at a multiple of its size, as its line does.
+        let page = self.shape.geometry.page_number(address) as usize % LINE_BITS;
+        let was_clear = self.dirty.view().mark_line(block as usize, page);
+        was_clear.ok_or_else(|| self.missing(address))
+    }
+
+    /// Marks `block`, which has the page of `address`, as far as it lies in the region: how many pages
+    /// that is, and whether this one was clear.
     ///
     /// Not inlined, so that a fault in a block that is a line is the shorter for it.
     #[inline(never)]
-    fn mark_part(&self, pages: Range<usize>, page: usize) -> Option<bool> {
-        let was_clear = self.dirty.is_marked(page) != Ok(true);
-        self.dirty.mark_range(pages).ok().map(|()| was_clear)
+    pub(super) fn mark_part(&self, block: u64, address: u64) -> Result<(usize, bool), OutOfRange> {
+        let pages = self.pages_of_block(block as usize);
+        let was_clear = !self.dirty.is_marked(self.page_of(address))?;
+        self.dirty.mark_range(pages.clone())?;
+        Ok((pages.len(), was_clear))
+    }
+
+    #[cold]
+    fn missing(&self, address: u64) -> OutOfRange {
+        OutOfRange {
+            index: self.page_of(address),
+            len: self.dirty.len(),
+        }
     }
 
     /// The pages of `block`, as far as they lie in the region.
@@ -567,6 +585,8 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Observed<'_, W, B> {
 #[derive(Debug, Clone)]
 pub(super) struct Span<'a> {
     pub granule: Granule,
+    /// The number of its block in the region.
+    pub number: u64,
     /// The block's state: of each that the storage has.
     pub block: Option<&'a BlockState>,
     /// Whole pages.

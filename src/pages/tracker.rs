@@ -257,8 +257,7 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
 
     /// What the tracker has done so far.
     pub fn counters(&self) -> Counters {
-        // Ended before begun: a handler that ends in between is not counted as a negative one.
-        let ended = self.tally.handlers_ended.load(Relaxed);
+        let ended = self.tally.ended();
         let begun = self.handlers_begun.load(Relaxed);
         self.tally.counters(begun, ended)
     }
@@ -349,8 +348,8 @@ impl<P, R: RegionSet> WriteTracker<P, R> {
         fence(SeqCst);
         // Ended first, and acquired: then the second load sees the beginning of each handler that
         // the first one counts, and the drain to come sees its marks.
-        let ended = self.tally.handlers_ended.load(Acquire);
-        self.handlers_begun.load(Relaxed).wrapping_sub(ended)
+        let ended = self.tally.ended();
+        self.handlers_begun.load(Relaxed).wrapping_sub(ended.all())
     }
 
     /// Takes the right to harvest, arm or disarm; `None` while another has it.
@@ -446,9 +445,10 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         let Some(region) = self.region_at(ipa) else {
             return Ok(FaultOutcome::NotTracked);
         };
-        let _in_flight = self.enter_handler();
+        let in_flight = self.enter_handler();
         let Span {
             granule,
+            number,
             block,
             addresses: span,
         } = region.span_at(ipa);
@@ -461,12 +461,20 @@ impl<P: WriteProtect, R: RegionSet> WriteTracker<P, R> {
         }
         core::mem::forget(unless_granted);
         let was_clear = match granule {
-            Granule::Page => region.mark_page(ipa)?,
+            Granule::Page => {
+                let was_clear = region.mark_page(ipa)?;
+                in_flight.end(&self.tally.handlers_ended);
+                was_clear
+            }
+            Granule::Block if region.is_line(number) => {
+                let was_clear = region.mark_line(number, ipa)?;
+                in_flight.end(&self.tally.lines_ended);
+                was_clear
+            }
             Granule::Block => {
-                let (pages, was_clear) = region.mark_block(&span, ipa)?;
-                // Not before: in this line the handler is counted out in a moment, so that it is asked
-                // for once.
+                let (pages, was_clear) = region.mark_part(number, ipa)?;
                 self.tally.pages_beside.fetch_add(pages - 1, Relaxed);
+                in_flight.end(&self.tally.handlers_ended);
                 was_clear
             }
         };
@@ -541,6 +549,16 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> Drop for MarkPages<'_, W, 
 
 /// A handler under way.
 struct InFlight<'a>(&'a AtomicUsize);
+
+impl InFlight<'_> {
+    /// All is marked: it counts as one of `ended`.
+    #[inline]
+    fn end(self, ended: &AtomicUsize) {
+        core::mem::forget(self);
+        // Release: as for one that failed.
+        ended.fetch_add(1, Release);
+    }
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {

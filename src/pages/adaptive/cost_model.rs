@@ -185,8 +185,8 @@ impl BlockCosts {
     }
 }
 
-/// So that twice as many are an `i32`.
-const MAX_BREAK_EVEN: u32 = 1 << 29;
+/// So that a credit, which is up to two and a half times as many, is less than 2^30.
+const MAX_BREAK_EVEN: u32 = 1 << 28;
 /// What an epoch at [`Granule::Block`](super::Granule::Block) costs, in units of the score.
 const FULL: i8 = 64;
 /// Coarse epochs between two samples, at most. It bounds the price of sampling a block that stays

@@ -2,7 +2,11 @@
 
 use core::ops::Deref;
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::bitmap::LINE_BITS;
+use crate::sync::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed},
+};
 
 /// What a [`WriteTracker`](super::WriteTracker) has done so far. Each wraps at `usize::MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,13 +52,15 @@ impl<T> Deref for Apart<T> {
 }
 
 /// The counters themselves. All accesses are relaxed, as each is a sum that orders nothing; but for
-/// those of `handlers_ended`.
+/// those of the handlers that have ended.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Handlers that have ended: see `WriteTracker::enter_handler`.
+    /// Handlers that have ended: see `WriteTracker::enter_handler`. Those that granted a line of the
+    /// bitmap are counted apart, so that the pages which they granted need no counter of their own.
     pub handlers_ended: AtomicUsize,
+    pub lines_ended: AtomicUsize,
     pub failed_grants: AtomicUsize,
-    /// Pages granted beside the one that faulted: a grant of a page counts no more than itself.
+    /// Pages that the others granted, beside those that faulted.
     pub pages_beside: AtomicUsize,
     pub spurious_faults: AtomicUsize,
     pub harvests: AtomicUsize,
@@ -65,10 +71,24 @@ pub(super) struct Tally {
     pub step_ups: AtomicUsize,
 }
 
+/// Handlers that have ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    lines: usize,
+    others: usize,
+}
+
+impl Ended {
+    pub fn all(self) -> usize {
+        self.lines.wrapping_add(self.others)
+    }
+}
+
 impl Tally {
     pub(super) fn new() -> Self {
         Self {
             handlers_ended: AtomicUsize::new(0),
+            lines_ended: AtomicUsize::new(0),
             failed_grants: AtomicUsize::new(0),
             pages_beside: AtomicUsize::new(0),
             spurious_faults: AtomicUsize::new(0),
@@ -91,14 +111,25 @@ impl Tally {
         }
     }
 
-    pub(super) fn counters(&self, handlers_begun: usize, handlers_ended: usize) -> Counters {
+    /// Before `begun` is loaded: a handler that ends in between is not counted as a negative one.
+    pub(super) fn ended(&self) -> Ended {
+        // Acquire: see `WriteTracker::handlers_in_flight`.
+        Ended {
+            others: self.handlers_ended.load(Acquire),
+            lines: self.lines_ended.load(Acquire),
+        }
+    }
+
+    pub(super) fn counters(&self, begun: usize, ended: Ended) -> Counters {
         let failed = self.failed_grants.load(Relaxed);
         // A grant that failed is counted before its handler ends.
-        let grants = handlers_ended.saturating_sub(failed);
+        let grants = ended.all().saturating_sub(failed);
+        let beside = ended.lines.wrapping_mul(LINE_BITS - 1);
+        let beside = beside.wrapping_add(self.pages_beside.load(Relaxed));
         Counters {
-            faults: handlers_begun,
+            faults: begun,
             grants,
-            pages_granted: grants.wrapping_add(self.pages_beside.load(Relaxed)),
+            pages_granted: grants.wrapping_add(beside),
             spurious_faults: self.spurious_faults.load(Relaxed),
             harvests: self.harvests.load(Relaxed),
             pages_harvested: self.pages_harvested.load(Relaxed),
