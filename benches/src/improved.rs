@@ -35,6 +35,10 @@ impl Improved {
         self.words[number].fetch_or(bits, SeqCst);
     }
 
+    pub fn is_clean(&self, page: usize) -> bool {
+        self.words[page / BITS].load(SeqCst) >> (page % BITS) & 1 == 0
+    }
+
     /// Idea 2, "skip clean words": `get_and_reset` looks at a word, and writes to it only where it
     /// is dirty. It still makes a copy of all bits.
     pub fn get_and_reset(&self) -> Vec<u64> {
