@@ -14,10 +14,10 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use pugmark::host::kvm::{DirtyLog, DirtyRing, Slot};
 use pugmark::{PageGeometry, WriteTracker};
 
-use crate::cpl3;
-use crate::memory::Memory;
-use crate::run::{Grain, IPA, Options, Source, region, watch, with_userfaultfd};
-use crate::workload::{BURST, Stores};
+use super::cpl3;
+use super::memory::Memory;
+use super::run::{Grain, IPA, Options, Source, region, watch, with_userfaultfd};
+use super::workload::{BURST, Stores};
 
 /// Entries of a vCPU's dirty ring; KVM's own limit on most kernels.
 const RING: u32 = 65_536;

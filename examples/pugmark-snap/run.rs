@@ -14,10 +14,10 @@ use pugmark::host::uffd::{Access, Mapping, UffdHandler, UffdLog, UffdProtection}
 use pugmark::snapshot::{Chain, Written};
 use pugmark::{BoxedRegion, DirtyRun, HarvestError, PageGeometry, StepDown, WriteProtect};
 
-use crate::files;
-use crate::memory::Memory;
-use crate::screen::{HeatMap, Screen};
-use crate::workload::{Stores, Workload, Writer};
+use super::files;
+use super::memory::Memory;
+use super::screen::{HeatMap, Screen};
+use super::workload::{Stores, Workload, Writer};
 
 type Tracker<P> = WriteTracker<P, Vec<BoxedRegion>>;
 
@@ -97,7 +97,7 @@ pub fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
             with_userfaultfd(options, &what, &memory, threads)
         }
         #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
-        Guest::Kvm => crate::guest::run(options, &memory),
+        Guest::Kvm => super::guest::run(options, &memory),
         #[cfg(not(all(feature = "kvm", target_arch = "x86_64")))]
         Guest::Kvm => Err("this was built without a guest: it takes x86-64 and \
              `cargo run --release --example pugmark-snap --features uffd,kvm -- --guest kvm`"

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stdout};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pugmark::DirtyRun;
 
-use crate::files;
+use super::files;
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 64;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::memory::Memory;
+use super::memory::Memory;
 
 /// Writes between two looks at the gate and at the clock.
 pub const BURST: usize = 32;
