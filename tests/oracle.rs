@@ -41,7 +41,7 @@ impl Drop for Case {
 /// Many seeds where the bitmap is short, few where each comparison is long.
 fn for_each_case(storage: &'static str, follow: impl Fn(usize, u64, usize)) {
     let (budget, steps) = if cfg!(miri) {
-        (1_000, 4)
+        (1_000, 3)
     } else {
         (3_000_000, 100)
     };
@@ -138,7 +138,7 @@ fn any_case() -> impl Strategy<Value = (usize, Vec<Op>)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 400 },
+        cases: if cfg!(miri) { 2 } else { 400 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

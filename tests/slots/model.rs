@@ -159,7 +159,7 @@ fn die(writer: SlotWriter<'_>, words: usize) {
 
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 300 },
+        cases: if cfg!(miri) { 1 } else { 300 },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
