@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use pugmark::bitmap::LINE_BITS;
 use pugmark::{AtomicUsize, DirtyBitmap, Run, words_for};
 
 // `mod oracle;` alone would be this very file.
@@ -673,6 +674,70 @@ fn a_store_before_a_mark_that_was_set_already_is_seen_by_a_later_drain() {
         },
     );
     assert_eq!(lost, 0, "pages lost in {rounds} rounds");
+}
+
+#[test]
+#[cfg_attr(
+    miri,
+    ignore = "tells nothing of stores: there are swaps in their place"
+)]
+fn a_store_before_a_whole_line_is_marked_is_seen_by_a_later_drain() {
+    let bitmap = two_lines();
+    let page = AtomicU64::new(0);
+    let copy = AtomicU64::new(0);
+    let drain = || bitmap.drain_runs(|_| copy.store(page.load(Relaxed), Relaxed));
+    let mark = || bitmap.mark(300).is_ok();
+    mark();
+    let (lost, rounds) = race(
+        |round| {
+            page.store(round, Relaxed);
+            let _ = bitmap.mark_range(0..LINE_BITS);
+        },
+        |_| drain(),
+        |round| {
+            drain();
+            // For the next round.
+            mark();
+            copy.load(Relaxed) == round
+        },
+    );
+    assert_eq!(lost, 0, "pages lost in {rounds} rounds");
+}
+
+/// The line is named by the summary when it begins, and no longer once the drain has begun.
+#[test]
+#[cfg_attr(
+    miri,
+    ignore = "takes minutes, and tells nothing of stores: there are swaps in their place"
+)]
+fn a_whole_line_beside_a_drain_is_in_it_or_in_the_next() {
+    let bitmap = two_lines();
+    let delivered = [(); LINE_BITS].map(|()| Count::new(0));
+    let drain = || {
+        bitmap.drain_runs(|run| {
+            let counts = delivered[run.range()].iter();
+            counts.for_each(|count| _ = count.fetch_add(1, Relaxed));
+        });
+    };
+    let mark = || bitmap.mark(300).is_ok();
+    mark();
+    let (lost, rounds) = race(
+        |_| {
+            let _ = bitmap.mark_range(0..LINE_BITS);
+        },
+        |_| drain(),
+        |_| {
+            drain();
+            mark();
+            let counts = delivered.iter().enumerate();
+            let right = counts.filter(|(bit, count)| {
+                let count = count.swap(0, Relaxed);
+                count == 1 || *bit == 300 && count == 2
+            });
+            right.count() == LINE_BITS
+        },
+    );
+    assert_eq!(lost, 0, "lines lost in {rounds} rounds");
 }
 
 #[test]
