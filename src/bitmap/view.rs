@@ -80,8 +80,19 @@ impl<'a> View<'a> {
         Ok(was_clear)
     }
 
+    /// One path for what lies in one word, as most that a device writes does; another for the rest.
     #[inline]
     pub(crate) fn mark_range(self, bits: Range<usize>) -> Result<(), OutOfRange> {
+        let word = bits.start / WORD_BITS;
+        let mask = self.mask_within(word, &bits);
+        match mask.and_then(|mask| self.mark_within(word, mask)) {
+            Some(()) => Ok(()),
+            None => self.mark_any_range(bits),
+        }
+    }
+
+    #[inline(never)]
+    fn mark_any_range(self, bits: Range<usize>) -> Result<(), OutOfRange> {
         let Range { start, end } = bits;
         if start > end || end > self.bits {
             return Err(self.out_of_range(start.max(end) - 1));
@@ -107,7 +118,7 @@ impl<'a> View<'a> {
         while let Some(first) = ranges.next() {
             let word = first.start / WORD_BITS;
             let Some(mut gathered) = self.mask_within(word, &first) else {
-                let _ = self.mark_range(first);
+                let _ = self.mark_any_range(first);
                 continue;
             };
             // Nothing is called in here, so that all of it stays in registers.
@@ -130,12 +141,19 @@ impl<'a> View<'a> {
 
     /// Marks `bits` of leaf word `word`. The caller has them from a bitmap of the same length.
     pub(crate) fn mark_word(self, word: usize, bits: usize) {
-        let Some(leaf) = self.words.get(word) else {
-            debug_assert!(false, "word {word} is from a longer bitmap");
-            return;
-        };
+        let marked = self.mark_within(word, bits);
+        debug_assert!(marked.is_some(), "word {word} is from a longer bitmap");
+    }
+
+    /// Marks `bits` of leaf word `word`; `None` where the storage has no such word.
+    #[inline]
+    fn mark_within(self, word: usize, bits: usize) -> Option<()> {
+        let line = word / LINE_WORDS;
+        let (leaf, summary) = (self.words.get(word)?, self.summary_of(line)?);
+        // The previous word is not used, so that this is one plain `lock or` on x86.
         leaf.fetch_or(bits, SeqCst);
-        self.announce_line(word / LINE_WORDS);
+        announce(summary, 1 << (line % WORD_BITS));
+        Some(())
     }
 
     /// Sets the summary bit of `line`, whose leaves are marked.
@@ -211,7 +229,6 @@ fn mark_leaves(leaves: &[AtomicUsize], first: usize, last: usize) -> Option<()> 
     let words = leaves.get(first / WORD_BITS..=last / WORD_BITS)?;
     let (last_word, mut words) = words.split_last()?;
     let (from, up_to) = (from(first), up_to(last));
-    // The previous word is not used, so that this is one plain `lock or` on x86.
     match words.split_first() {
         None => _ = last_word.fetch_or(from & up_to, SeqCst),
         Some((first_word, whole)) => {
