@@ -25,9 +25,10 @@
 //! finished mark would be invisible. `SeqCst` costs nothing here on x86, and on Arm an ordered
 //! load in place of a plain one.
 //!
-//! Of a range that covers whole words all but the last are *stored*, as nothing that was there need be
-//! kept: a drain finds all bits, or leaves all. A store orders less than a read-modify-write, so that
-//! there is a fence between the last word and the summary.
+//! Whole words are *stored*, where a machine allows it, as nothing that was there need be kept: a drain
+//! finds all bits, or leaves all. A store orders less than a read-modify-write. So if the summary bit
+//! looks clear, it is set without another look, and released with the words before it; if not, the last
+//! word is a read-modify-write, and a fence comes before the look.
 //!
 //! Two shortcuts look right, and lose:
 //!

@@ -49,11 +49,11 @@ const MULTI_COPY_ATOMIC: bool = cfg!(any(
 const FILL_BY_STORES: bool =
     MULTI_COPY_ATOMIC && cfg!(target_has_atomic = "ptr") && !cfg!(any(loom, miri));
 
-/// Sets every bit of `words`, and then the bits `mask` of `last`: after all that this thread did
-/// before, and before whatever it does next, a load included.
+/// Sets every bit of `words`, after all that this thread did before.
 ///
-/// Where every bit is set, what was there need not be kept: a store does, which is not locked. The last
-/// one is a read-modify-write, since that is a fence on x86.
+/// Where every bit is set, what was there need not be kept: a store does, which is not locked. It orders
+/// less: a load that has to come after it must have a read-modify-write in between, and
+/// [`fence_after_fill`].
 ///
 /// Whoever takes a word with an acquire finds what this thread stored before. But of a bit that was
 /// set in it already by *another* thread, C11 promises nothing any more: a store, unlike a
@@ -63,21 +63,26 @@ const FILL_BY_STORES: bool =
 /// found, that would be a cycle, of which such a machine has none. Elsewhere it is a swap.
 /// `tests/loom/fill.rs` has both.
 #[inline]
-pub(crate) fn fill(words: &[AtomicUsize], last: &AtomicUsize, mask: usize) {
-    if FILL_BY_STORES && !words.is_empty() {
-        // Each word can be taken as soon as it is stored: what was before comes with it. What comes after
-        // all of them, the fence at the end says.
+pub(crate) fn fill(words: &[AtomicUsize]) {
+    if FILL_BY_STORES {
+        // Each word can be taken as soon as it is stored: what was before comes with it.
         fence(Ordering::Release);
-        words
-            .iter()
-            .for_each(|word| word.store(usize::MAX, Ordering::Relaxed));
-        last.fetch_or(mask, Ordering::SeqCst);
-        fence_after_rmw();
-    } else {
-        for word in words {
+    }
+    for word in words {
+        if FILL_BY_STORES {
+            word.store(usize::MAX, Ordering::Relaxed);
+        } else {
             word.swap(usize::MAX, Ordering::SeqCst);
         }
-        last.fetch_or(mask, Ordering::SeqCst);
+    }
+}
+
+/// Puts the loads that come after ahead of no [`fill`] that came before, if the last step was a
+/// read-modify-write.
+#[inline]
+pub(crate) fn fence_after_fill() {
+    if FILL_BY_STORES {
+        fence_after_rmw();
     }
 }
 

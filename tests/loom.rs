@@ -14,7 +14,7 @@
 //! | a mark that returned is in the next drain | `promise::{holds, holds_for_another_leaf}` | `promise::{summary_swapped_after_the_leaves, summary_loaded_with_acquire, leaf_looked_at_with_acquire}`, `drainers::line_looked_at_before_its_summary_is_swapped` |
 //! | the same, two markers of one word | `promise::holds_for_two_markers` | `promise::summary_only_when_the_leaf_was_zero` |
 //! | who takes a mark sees what was written before it | `promise::holds_for_the_content` | `promise::no_rmw_when_already_set` |
-//! | the same where whole words are marked by stores | `fill::{by_hand_beside_a_drain, by_hand_for_the_content, swapped_beside_a_writer}` | `fill::{no_fence, fence_before_the_stores, stored_relaxed, stored_where_stores_reach_others_apart}` |
+//! | the same where whole words are marked by stores | `fill::{by_hand_beside_a_drain, by_hand_for_the_content, by_hand_set_beside_a_drain, by_hand_set_for_the_content, swapped_beside_a_writer}` | `fill::{no_fence, set_before_the_stores, fence_before_the_stores, stored_relaxed, stored_where_stores_reach_others_apart}` |
 //! | each mark goes to one drainer | `drainers::{one_a_mark, one_a_mark_beside_a_marker, one_a_mark_of_lines_ahead}` | `drainers::{look_then_clear_delivers_twice, look_then_clear_delivers_none}` |
 //! | what a sink refuses stays marked | `drainers::{refused_runs_stay, refused_lines_stay, refused_lines_ahead_stay}` | `drainers::{refused_word_stored_back, refused_lines_forgotten, refused_lines_behind_those_ahead_forgotten}` |
 //! | 1 no written page is lost | `harvest::{first_write, second_write, two_vcpus_of_a_block, bridged_gap, two_harvesters}`, `checkpoint::disarm` | all below; `harvest::two_harvesters_at_once`, `checkpoint::opened_behind_the_tracker` |

@@ -1,12 +1,17 @@
 //! [`View`]: the bitmap without its storage.
 
 use core::ops::Range;
+use core::slice;
 
 use super::access::Access;
 use super::look::marked;
 use super::{LINE_BITS, LINE_WORDS, MAX_BITS, OutOfRange, StorageTooSmall, WORD_BITS, words_for};
 use crate::prefetch;
-use crate::sync::{AtomicUsize, Ordering::SeqCst, fill};
+use crate::sync::{
+    AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+    fence_after_fill, fill,
+};
 
 const LINE_BYTES: usize = LINE_BITS / 8;
 
@@ -150,9 +155,15 @@ impl<'a> View<'a> {
     fn mark_within(self, word: usize, bits: usize) -> Option<()> {
         let line = word / LINE_WORDS;
         let (leaf, summary) = (self.words.get(word)?, self.summary_of(line)?);
-        // The previous word is not used, so that this is one plain `lock or` on x86.
-        leaf.fetch_or(bits, SeqCst);
-        announce(summary, 1 << (line % WORD_BITS));
+        let line = 1 << (line % WORD_BITS);
+        if bits == usize::MAX && !is_announced(summary, line) {
+            fill(slice::from_ref(leaf));
+            summary.fetch_or(line, SeqCst);
+        } else {
+            // The previous word is not used, so that this is one plain `lock or` on x86.
+            leaf.fetch_or(bits, SeqCst);
+            announce(summary, line);
+        }
         Some(())
     }
 
@@ -236,7 +247,9 @@ fn mark_leaves(leaves: &[AtomicUsize], first: usize, last: usize) -> Option<()> 
                 first_word.fetch_or(from, SeqCst);
                 words = whole;
             }
-            fill(words, last_word, up_to);
+            fill(words);
+            last_word.fetch_or(up_to, SeqCst);
+            fence_after_fill();
         }
     }
     Some(())
@@ -272,6 +285,14 @@ const fn from(bit: usize) -> usize {
 #[inline]
 const fn up_to(bit: usize) -> usize {
     usize::MAX >> (WORD_BITS - 1 - bit % WORD_BITS)
+}
+
+/// Whether the summary bit looked set a moment ago. If not, it is worth a read-modify-write without a
+/// second look.
+#[inline]
+pub(super) fn is_announced(summary: &AtomicUsize, mask: usize) -> bool {
+    // Relaxed: either answer is right at any time.
+    summary.load(Relaxed) & mask != 0
 }
 
 /// Sets the bits `mask` of a summary word, once the leaves of those lines are marked.

@@ -97,6 +97,35 @@ fn by_hand_for_the_content() {
     check::holds(|| content(fill));
 }
 
+/// As the library does it where the summary bit looks clear: all words by a store, and the bit set
+/// without another look.
+fn fill_and_set(bits: &Bits) {
+    let (words, summary) = bits.words();
+    words.iter().for_each(store);
+    summary.fetch_or(1, SeqCst);
+}
+
+#[test]
+fn by_hand_set_beside_a_drain() {
+    check::holds(|| beside_a_drain(fill_and_set));
+}
+
+#[test]
+fn by_hand_set_for_the_content() {
+    check::holds(|| content(fill_and_set));
+}
+
+/// The drain that takes the bit comes before the stores.
+#[test]
+fn set_before_the_stores() {
+    fn set_first(bits: &Bits) {
+        let (words, summary) = bits.words();
+        summary.fetch_or(1, SeqCst);
+        words.iter().for_each(store);
+    }
+    check::fails("lost bit", || beside_a_drain(set_first));
+}
+
 /// Store buffering: the summary is looked at while the store is on its way.
 #[test]
 fn no_fence() {
