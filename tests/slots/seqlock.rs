@@ -19,7 +19,7 @@ fn bytes(len: usize) -> Vec<u8> {
 fn any_length_at_any_alignment() {
     let longest = if cfg!(miri) { 2 * WORD + 1 } else { 200 };
     for len in 0..=longest {
-        for misaligned in 0..WORD {
+        for misaligned in (0..WORD).step_by(if cfg!(miri) { 3 } else { 1 }) {
             let mut memory = [usize::MAX; 64];
             let version = AtomicU32::new(0);
             let mut from = vec![0; misaligned];

@@ -30,14 +30,14 @@ fn a_slot_is_read_whole() {
 
 /// Slots are allocated, written by other threads, freed and used again, while a reader descends.
 fn churn<S: Storage + Sync>(arena: &Arena<S>) {
-    let rounds = if cfg!(miri) { 6 } else { 300 };
+    let rounds = if cfg!(miri) { 4 } else { 300 };
     thread::scope(|scope| {
         let (to_writer, writers) = channel();
         let (to_owner, done) = channel();
         let mut owner = arena.owner().unwrap();
         scope.spawn(move || {
             for round in 1..=rounds {
-                let slots = if cfg!(miri) { 20 } else { 100 };
+                let slots = if cfg!(miri) { 8 } else { 100 };
                 for _ in 0..slots {
                     to_writer.send((owner.allocate().unwrap(), round)).unwrap();
                 }

@@ -110,6 +110,7 @@ fn errors_say_what_is_wrong() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many epochs, of arithmetic")]
 fn extreme_costs_overflow_nothing() {
     let [least, most] = [1, u32::MAX.into()].map(Duration::from_nanos);
     for (fault, cost) in [(least, most), (most, least), (most, most), (least, least)] {
@@ -168,6 +169,7 @@ fn credit_shrinks_with_what_it_cost_and_grows_with_what_it_saved() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many epochs, of arithmetic")]
 fn a_dense_block_becomes_coarse_and_is_sampled_ever_more_rarely() {
     let world = world();
     world.make_coarse(0);
@@ -211,6 +213,7 @@ fn an_epoch_without_a_fault_shows_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many epochs, of arithmetic")]
 fn blocks_that_nobody_wrote_follow_those_first_written_lately() {
     const BLOCKS: u64 = 32;
     let world = world_of(BLOCKS);
@@ -267,6 +270,7 @@ fn a_harvest_that_fails_and_is_repeated_teaches_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many epochs, of arithmetic")]
 fn it_needs_no_tick() {
     let world = world();
     for now in 0..50 {
@@ -305,6 +309,7 @@ fn a_block_that_steps_up_in_the_middle_of_a_fault_is_granted_and_marked_by_the_p
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many epochs, of arithmetic")]
 fn a_block_that_steps_up_or_down_beside_a_write_loses_nothing() {
     for moment in [Moment::Before, Moment::After] {
         let world = world();
