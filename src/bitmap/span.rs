@@ -1,7 +1,7 @@
 //! What a coarse write fault marks: the line of a block.
 
 use super::view::{View, announce, is_announced};
-use super::{LINE_WORDS, WORD_BITS};
+use super::{LINE_BITS, LINE_WORDS, WORD_BITS};
 use crate::sync::{Ordering::SeqCst, fence_after_fill, fill};
 
 impl View<'_> {
@@ -9,7 +9,7 @@ impl View<'_> {
     /// where the storage has no such line.
     #[inline]
     pub(crate) fn mark_line(self, line: usize, bit: usize) -> Option<bool> {
-        debug_assert!(line < self.bits / super::LINE_BITS);
+        debug_assert!(line < self.bits / LINE_BITS);
         let leaves = self.words.get(line * LINE_WORDS..)?;
         let leaves = leaves.first_chunk::<LINE_WORDS>()?;
         let summary = self.summary_of(line)?;

@@ -48,6 +48,7 @@ pub struct BlockState {
 
 /// Fine until the next checkpoint, however many faults.
 const FINE: i32 = i32::MIN;
+
 impl BlockState {
     /// A block at [`Granule::Block`] that has not faulted.
     #[cfg(not(loom))]

@@ -20,6 +20,13 @@ pub(super) use vectors::{Block, clear, set, store};
 #[inline]
 pub(super) fn load(payload: Words<'_>, bytes: &mut [u8]) {
     debug_assert_eq!(payload.len(), bytes.len());
+    // Where the destination lies up to 31 bytes further in its page of 4 KiB than the source in its
+    // own, a Zen 4 takes 25 times as long, or twice; a memcpy, too. Word by word it takes thrice.
+    let further = bytes.as_ptr().addr().wrapping_sub(payload.as_ptr().addr()) % 4096;
+    if (1..32).contains(&further) {
+        payload.load(bytes);
+        return;
+    }
     // SAFETY: reads and writes `bytes.len()` bytes, which both sides have. The source may change
     // meanwhile: to the compiler this is opaque code, to the machine an ordinary copy. The
     // direction flag is clear, as the ABI of `asm!` has it.

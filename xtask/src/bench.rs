@@ -32,7 +32,7 @@ const PACKAGE: &str = "pugmark-bench";
 /// Plots are measured as well: what a drain takes for how much is dirty and for how much RAM there is,
 /// and what marks take that meet.
 ///
-/// Builds benches/ with the peers first. Takes less than ten minutes. The table is also written as
+/// Builds benches/ with the peers first. Takes about ten minutes. The table is also written as
 /// Markdown, to target/bench.md, and the plots as pictures beside it.
 pub struct Args {
     /// About a minute: few rounds, less exact, and no plots

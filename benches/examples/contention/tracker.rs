@@ -49,8 +49,8 @@ pub struct Setting {
 const PAGES: usize = 1 << 26;
 const BLOCKS: usize = PAGES / 512;
 
-// Which lines there are: the counts, handlers begun and ended; the leaves, a line a block; the summary, a bit a line of leaves; the
-// blocks' state, eight blocks a line.
+// Which lines there are: the counts, handlers begun and ended; the leaves, a line a block; the summary,
+// a bit a line of leaves; the blocks' state, eight blocks a line.
 const ENDED: usize = 256;
 const LEAVES: usize = 2 * ENDED;
 const SUMMARY: usize = LEAVES + BLOCKS;
@@ -95,12 +95,8 @@ pub fn simulate(setting: Setting, costs: Costs) -> Outcome {
         if !std::mem::replace(&mut announced[block], true) {
             steps.push(Step::Write(SUMMARY + block / 512));
         }
-        // Pages granted, of a coarse fault; faults of the block; the handler is counted out.
-        steps.extend([
-            Step::Write(ENDED + counts),
-            Step::Write(STATE + block / 8),
-            Step::Write(ENDED + counts),
-        ]);
+        // The handler is counted out; faults of the block.
+        steps.extend([Step::Write(ENDED + counts), Step::Write(STATE + block / 8)]);
         steps
     };
     // Exponential: the vCPUs do not keep step.
