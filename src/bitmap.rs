@@ -25,17 +25,17 @@
 //! finished mark would be invisible. `SeqCst` costs nothing here on x86, and on Arm an ordered
 //! load in place of a plain one.
 //!
-//! Whole words are *stored*, where a machine allows it, as nothing that was there need be kept: a drain
-//! finds all bits, or leaves all. A store orders less than a read-modify-write. So if the summary bit
-//! looks clear, it is set without another look, and released with the words before it; if not, the last
-//! word is a read-modify-write, and a fence comes before the look.
+//! Whole words are *stored*, on x86 and AArch64, as nothing that was there need be kept: a drain finds all
+//! bits, or leaves all. A store orders less than a read-modify-write. So the last of several words is
+//! one, and a fence comes before the look at the summary; or, of one word or one line, if the summary
+//! bit looks clear it is set without another look, and released with the words before it.
 //!
 //! Two shortcuts look right, and lose:
 //!
 //! - *Skip the leaf's `fetch_or` when its bit is already set.* A store to the page, then a look at
 //!   a bit that the drainer is just about to clear: the drainer copies the page before the store
-//!   arrives, and the mark that would have told of it was skipped. The read-modify-write is what
-//!   orders the store before the drain.
+//!   arrives, and the mark that would have told of it was skipped. The mark, done always,
+//!   is what orders the store before the drain.
 //! - *Touch the summary only when the leaf word was zero.* The first marker is preempted between
 //!   leaf and summary; a second marker sees a leaf that is not zero, skips the summary and returns:
 //!   its finished mark is invisible to the next drain.
@@ -216,7 +216,7 @@ impl<S: AsRef<[AtomicUsize]>> DirtyBitmap<S> {
         self.view().mark(bit)
     }
 
-    /// Marks each bit of `bits`, with one read-modify-write a word. An empty range marks nothing.
+    /// Marks each bit of `bits`, with at most one read-modify-write a word. An empty range marks nothing.
     ///
     /// # Errors
     ///

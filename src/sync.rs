@@ -44,27 +44,34 @@ const MULTI_COPY_ATOMIC: bool = cfg!(any(
     target_arch = "wasm64",
 ));
 
-/// Whether [`fill`] may store. Without compare-and-swap of the machine's own, portable-atomic's
-/// read-modify-write may lose a store that comes between; loom and Miri know no more than C11.
-const FILL_BY_STORES: bool =
-    MULTI_COPY_ATOMIC && cfg!(target_has_atomic = "ptr") && !cfg!(any(loom, miri));
+/// Whether [`fill`] may store: on multi-copy atomic machines where a read-modify-write is one
+/// instruction, or a loop that an interrupt's return breaks. On 32-bit Arm a store from an interrupt
+/// handler into a word whose loop was interrupted may be lost; and Miri and loom know no more than C11.
+const FILL_BY_STORES: bool = cfg!(all(
+    any(
+        target_arch = "x86",
+        target_arch = "x86_64",
+        target_arch = "aarch64"
+    ),
+    not(any(loom, miri))
+));
 
 /// Sets every bit of `words`, after all that this thread did before.
 ///
 /// Where every bit is set, what was there need not be kept: a store does, which is not locked. It orders
-/// less: a load that has to come after it must have a read-modify-write in between, and
+/// less: before a load that has to come after it there must be a read-modify-write, and then
 /// [`fence_after_fill`].
 ///
-/// Whoever takes a word with an acquire finds what this thread stored before. But of a bit that was
-/// set in it already by *another* thread, C11 promises nothing any more: a store, unlike a
-/// read-modify-write, ends the release sequence. On a multi-copy atomic machine that makes no
-/// difference: what that other thread stored before its mark is before the mark, the mark is before this
-/// store in the word's order, and this store before the one that takes it; were what it stored not
-/// found, that would be a cycle, of which such a machine has none. Elsewhere it is a swap.
+/// Whoever takes a word with an acquire finds what this thread stored before. But of a bit that
+/// *another* thread had set in it already, C11 promises nothing any more: a store, unlike a
+/// read-modify-write, ends the release sequence. A multi-copy atomic machine finds all the same what that
+/// thread stored before its mark. It was before the mark; the mark was before this store, in the order of
+/// the word's values; this store was before the swap that took it. That whoever swapped does not see the
+/// first of these would be a cycle, of which such a machine has none. Elsewhere it is a swap.
 /// `tests/loom/fill.rs` has both.
 #[inline]
 pub(crate) fn fill(words: &[AtomicUsize]) {
-    if FILL_BY_STORES {
+    if FILL_BY_STORES && !words.is_empty() {
         // Each word can be taken as soon as it is stored: what was before comes with it.
         fence(Ordering::Release);
     }
@@ -77,8 +84,7 @@ pub(crate) fn fill(words: &[AtomicUsize]) {
     }
 }
 
-/// Puts the loads that come after ahead of no [`fill`] that came before, if the last step was a
-/// read-modify-write.
+/// Keeps every load after it behind the stores of [`fill`], given a read-modify-write in between.
 #[inline]
 pub(crate) fn fence_after_fill() {
     if FILL_BY_STORES {

@@ -249,7 +249,9 @@ fn mark_leaves(leaves: &[AtomicUsize], first: usize, last: usize) -> Option<()> 
             }
             fill(words);
             last_word.fetch_or(up_to, SeqCst);
-            fence_after_fill();
+            if !words.is_empty() {
+                fence_after_fill();
+            }
         }
     }
     Some(())
@@ -298,8 +300,8 @@ pub(super) fn is_announced(summary: &AtomicUsize, mask: usize) -> bool {
 /// Sets the bits `mask` of a summary word, once the leaves of those lines are marked.
 #[inline]
 pub(super) fn announce(summary: &AtomicUsize, mask: usize) {
-    // The load keeps the line shared between markers; it comes after the leaf's `fetch_or` in the
-    // one order of SeqCst. The store side is needed only when a bit is clear.
+    // The load keeps the line shared between markers; it comes after the leaf's `fetch_or`, or after the
+    // fence behind its store, in the one order of SeqCst. The store side is needed only when a bit is clear.
     if summary.load(SeqCst) & mask != mask {
         summary.fetch_or(mask, SeqCst);
     }

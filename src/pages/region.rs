@@ -504,7 +504,8 @@ impl<W: AsRef<[AtomicUsize]>, B: AsRef<[BlockState]>> TrackedRegion<W, B> {
         let shift = self.shape.geometry.pages_per_block_shift();
         let Shape { lead, .. } = self.shape;
         let first = ((block as u64) << shift).saturating_sub(lead);
-        let end = ((block as u64 + 1) << shift) - lead;
+        // Blocks may be so large that the end of the last one is 0.
+        let end = ((block as u64 + 1) << shift).wrapping_sub(lead);
         first as usize..end.min(self.dirty.len() as u64) as usize
     }
 

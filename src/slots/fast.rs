@@ -20,8 +20,9 @@ pub(super) use vectors::{Block, clear, set, store};
 #[inline]
 pub(super) fn load(payload: Words<'_>, bytes: &mut [u8]) {
     debug_assert_eq!(payload.len(), bytes.len());
-    // Where the destination lies up to 31 bytes further in its page of 4 KiB than the source in its
-    // own, a Zen 4 takes 25 times as long, or twice; a memcpy, too. Word by word it takes thrice.
+    // Where the destination lies 1 to 31 bytes further in its page of 4 KiB than the source in its own,
+    // a Zen 4's microcode, which a memcpy uses as well, takes 95 to 1,150 ns for 4 KiB, and not 44. Words
+    // take 109 there.
     let further = bytes.as_ptr().addr().wrapping_sub(payload.as_ptr().addr()) % 4096;
     if (1..32).contains(&further) {
         payload.load(bytes);

@@ -9,6 +9,7 @@ mod faults;
 mod harvest;
 mod host_log;
 mod interleavings;
+mod lines;
 mod rearm;
 mod regions;
 mod sequences;
