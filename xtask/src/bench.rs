@@ -25,8 +25,9 @@ const PACKAGE: &str = "pugmark-bench";
 ///
 /// Each row is a piece of work that pugmark, the limit (a memcpy; a drain that knows where the dirty
 /// pages are) and the peers do in turn, round after round, in one process. A ratio is the median of
-/// those of the rounds; the range beside it has the middle half of them. Times are those of the
-/// thread, so that what else runs on the machine does little harm. A goal that is missed is red, and
+/// those of the rounds; the range beside it has the middle half of them. Where memory lies makes a
+/// difference, so three such processes measure a row, and the one in the middle counts; with --quick, one.
+/// Times are those of the thread, so that what else runs on the machine does little harm. A goal that is missed is red, and
 /// no failure: times are not tests.
 ///
 /// Plots are measured as well: what a drain takes for how much is dirty and for how much RAM there is,
