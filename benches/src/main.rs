@@ -101,8 +101,14 @@ fn in_the_middle(row: &Row, time: Duration) -> Result<Outcome> {
     let each = time / PROCESSES;
     let outcomes = (0..PROCESSES).map(|_| by_a_process(row.name, each));
     let mut outcomes = outcomes.collect::<Result<Vec<_>>>()?;
-    outcomes.sort_by(|one, other| one.by_others().total_cmp(&other.by_others()));
+    outcomes.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
     Ok(outcomes.swap_remove(PROCESSES as usize / 2))
+}
+
+/// To the limit, or where there is none to the first peer.
+fn ratio(outcome: &Outcome) -> f64 {
+    let mut others = outcome.limit.iter().chain(&outcome.peers);
+    others.next().map_or(outcome.us, |other| other.ratio)
 }
 
 fn by_a_process(row: &str, time: Duration) -> Result<Outcome> {

@@ -46,15 +46,6 @@ pub struct Outcome {
     pub skipped: Option<String>,
 }
 
-impl Outcome {
-    /// By whom it is put in an order: the limit's ratio, or where there is none the first peer's.
-    #[allow(dead_code, reason = "the other side of the pipe has no use for it")]
-    pub fn by_others(&self) -> f64 {
-        let others = self.limit.iter().chain(&self.peers);
-        others.map(|other| other.ratio).next().unwrap_or(self.us)
-    }
-}
-
 /// Somebody else who does the same.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Other {

@@ -14,7 +14,7 @@ use loom::thread;
 use pugmark::AtomicUsize;
 
 use crate::check;
-use crate::promise::{Bits, WORD_BITS, check_once, drain, mark};
+use crate::promise::{Bits, WORD_BITS, check_once, content, drain, mark};
 
 /// Marks all bits of a bitmap.
 type Fill = fn(&Bits);
@@ -62,31 +62,6 @@ fn beside_a_drain(fill: Fill) {
     check_once(&(0..2 * WORD_BITS).collect::<Vec<_>>(), &[first, second]);
 }
 
-/// Somebody writes a page, then marks its word, which is marked already; whoever takes it copies.
-fn content(fill: Fill) {
-    let bits = Bits::new(2 * WORD_BITS);
-    let page = Arc::new(Cell::new(0));
-    mark(&bits, 0);
-    let writer = {
-        let (bits, page) = (Arc::clone(&bits), Arc::clone(&page));
-        thread::spawn(move || {
-            page.store(1, Relaxed);
-            fill(&bits);
-        })
-    };
-    let copied = [copy(&bits, &page), {
-        writer.join().unwrap();
-        copy(&bits, &page)
-    }];
-    assert!(copied.contains(&Some(1)), "lost page 0: {copied:?}");
-}
-
-/// What a drain copies of the page, if its bit is set.
-fn copy(bits: &Bits, page: &Cell) -> Option<usize> {
-    let dirty = drain(bits).contains(&0);
-    dirty.then(|| page.load(Relaxed))
-}
-
 #[test]
 fn by_hand_beside_a_drain() {
     check::holds(|| beside_a_drain(fill));
@@ -94,7 +69,7 @@ fn by_hand_beside_a_drain() {
 
 #[test]
 fn by_hand_for_the_content() {
-    check::holds(|| content(fill));
+    check::holds(|| content(2 * WORD_BITS, fill));
 }
 
 /// As the library does it where the summary bit looks clear: all words by a store, and the bit set
@@ -112,7 +87,7 @@ fn by_hand_set_beside_a_drain() {
 
 #[test]
 fn by_hand_set_for_the_content() {
-    check::holds(|| content(fill_and_set));
+    check::holds(|| content(2 * WORD_BITS, fill_and_set));
 }
 
 /// The drain that takes the bit comes before the stores.
@@ -157,7 +132,7 @@ fn stored_relaxed() {
         fence(SeqCst);
         announce(bits);
     }
-    check::loses(|| content(relaxed));
+    check::loses(|| content(2 * WORD_BITS, relaxed));
 }
 
 /// One writes a page and marks it; another, which has seen the mark but not the page, fills its word.
